@@ -1,0 +1,23 @@
+//! What nixci adds to the worker protocol: three operations, and the JSON they and the HTTP API carry.
+//!
+//! The operations are advertised as features in the 1.38 handshake ([`FEATURE_CLOSURE`],
+//! [`FEATURE_CONTROL`]); a peer that does not list them sees a plain Nix daemon.
+
+pub mod attr_path;
+pub mod control;
+pub mod outcome;
+pub mod verdict;
+
+/// The feature under which [`OP_QUERY_VALID_BATCH`] and [`OP_ADD_CLOSURE`] exist.
+pub const FEATURE_CLOSURE: &str = "nixci-closure-1";
+/// The feature under which [`OP_CONTROL`] exists.
+pub const FEATURE_CONTROL: &str = "nixci-control-1";
+
+/// The first operation number of ours: far from Nix's own, and within the 32 bits that stock peers read.
+pub const OP_BASE: u32 = 0x6e63_6900;
+/// Many 20-byte path digests in one byte string, answered by a bitmap (bit *i* is bit `i % 8` of byte `i / 8`).
+pub const OP_QUERY_VALID_BATCH: u32 = OP_BASE + 1;
+/// A framed stream holding one zstd stream of path infos and NARs, references first.
+pub const OP_ADD_CLOSURE: u32 = OP_BASE + 2;
+/// One JSON [`control::Request`], answered by one JSON reply or a framed sequence of JSON lines.
+pub const OP_CONTROL: u32 = OP_BASE + 3;
