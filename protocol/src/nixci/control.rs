@@ -95,6 +95,13 @@ pub enum Request {
     },
     /// The stores builds run on, and whether they answer. → `Vec<StoreStatus>`
     Stores,
+    /// Everything that is known of one derivation. → [`BuildDetail`]
+    Build {
+        /// The full path of the derivation.
+        drv_path: String,
+    },
+    /// The projects, by name. → `Vec<ProjectSummary>`
+    Projects,
 }
 
 /// Who answers.
@@ -282,6 +289,10 @@ pub struct EvaluationSummary {
     pub commit: Option<String>,
     /// Its branch or tag.
     pub git_ref: Option<String>,
+    /// The commit it asked to be compared with.
+    pub base: Option<String>,
+    /// The number of its pull request.
+    pub pull_request: Option<u64>,
     /// What was evaluated.
     pub source: String,
     /// Where it stands.
@@ -406,4 +417,96 @@ pub struct StoreStatus {
     pub protocol: Option<String>,
     /// What is wrong with it, and what to do.
     pub error: Option<String>,
+}
+
+/// Everything that is known of one derivation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildDetail {
+    /// Its full path.
+    pub drv_path: String,
+    /// Its name without hash and `.drv`.
+    pub name: String,
+    /// The system it is built on.
+    pub system: String,
+    /// Features that a store must offer to build it.
+    pub features: Vec<String>,
+    /// What it has come to.
+    pub outcome: Outcome,
+    /// Derivations it needs directly, those that are not fine first.
+    pub inputs: Vec<InputStatus>,
+    /// Its outputs.
+    pub outputs: Vec<OutputDetail>,
+    /// The tries, newest first.
+    pub attempts: Vec<AttemptSummary>,
+    /// Jobs that evaluated to it, newest evaluation first, at most 100.
+    pub used_by: Vec<BuildUse>,
+    /// Derivations that need it directly.
+    pub dependents: u64,
+}
+
+/// A derivation that another one needs, and what it has come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputStatus {
+    /// Its full path.
+    pub drv_path: String,
+    /// What it has come to.
+    pub outcome: Outcome,
+}
+
+/// One output of a derivation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OutputDetail {
+    /// `out`, `dev`, …
+    pub name: String,
+    /// Its full path; none where only the build tells it.
+    pub path: Option<String>,
+    /// Bytes of its NAR, once it was seen.
+    pub nar_size: Option<u64>,
+}
+
+/// One try at a derivation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptSummary {
+    /// Its number.
+    pub attempt: AttemptId,
+    /// The store it ran on.
+    pub store: String,
+    /// When it began.
+    pub started: Millis,
+    /// When it ended; none while it runs.
+    pub ended: Option<Millis>,
+    /// What it came to.
+    pub outcome: Outcome,
+    /// What the store said of its end, without ANSI escapes; empty where it said nothing.
+    pub message: String,
+}
+
+/// A job that evaluated to a derivation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildUse {
+    /// The evaluation.
+    pub evaluation: EvaluationId,
+    /// Its project.
+    pub project: String,
+    /// Its commit.
+    pub commit: Option<String>,
+    /// The job.
+    pub attr: AttrPath,
+}
+
+/// One project in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProjectSummary {
+    /// Its name.
+    pub project: String,
+    /// Its newest evaluation.
+    pub latest: Option<EvaluationSummary>,
+    /// The address of its page.
+    pub page: Option<String>,
 }

@@ -1,12 +1,12 @@
-//! What an evaluation says, alone or against a base: one pure function, one set of words.
+//! What a verdict is made of and what it says.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::attr_path::AttrPath;
-use super::control::{AttemptId, EvaluationId};
-use super::outcome::{FailureClass, Outcome};
+use crate::nixci::attr_path::AttrPath;
+use crate::nixci::control::{AttemptId, EvaluationId, EvaluationState};
+use crate::nixci::outcome::{FailureClass, Outcome};
 
 /// Where a job of head stands against base. The order is that of the reader's interest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,8 +96,8 @@ pub struct RootCause {
     pub message: String,
     /// The last lines it printed, ANSI escapes kept; at most 20.
     pub log_tail: Vec<String>,
-    /// The attempt that failed.
-    pub attempt: AttemptId,
+    /// The attempt that failed; none where nothing was tried, as when no store offers its system.
+    pub attempt: Option<AttemptId>,
     /// Jobs that it blocks, itself not counted.
     pub blocks: u64,
     /// The job that is this derivation, if one is.
@@ -126,4 +126,47 @@ pub struct Verdict {
     pub root_causes: Vec<RootCause>,
     /// Why the evaluation as a whole failed, if it did.
     pub error: Option<String>,
+}
+
+/// One side of a comparison, as the index and the scheduler know it: what [`verdict`](super::verdict) reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SideInput {
+    /// The evaluation.
+    pub evaluation: EvaluationId,
+    /// Its project.
+    pub project: String,
+    /// Its commit.
+    pub commit: Option<String>,
+    /// Where it stands: it decides whether a missing job is known to be missing.
+    pub state: EvaluationState,
+    /// Why the evaluation as a whole failed, if it did.
+    pub error: Option<String>,
+    /// Its jobs, in any order; each attribute path at most once.
+    pub jobs: Vec<JobInput>,
+}
+
+/// One job of a side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobInput {
+    /// Its identity.
+    pub attr: AttrPath,
+    /// Full path of its derivation; none after an evaluation error.
+    pub drv_path: Option<String>,
+    /// What it has come to.
+    pub outcome: Outcome,
+}
+
+/// A failed derivation, before it is known what it blocks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Full path of the derivation.
+    pub drv_path: String,
+    /// In which way it failed.
+    pub class: FailureClass,
+    /// What the store said, first line first, without ANSI escapes.
+    pub message: String,
+    /// The last lines it printed, ANSI escapes kept; at most 20.
+    pub log_tail: Vec<String>,
+    /// The attempt that failed.
+    pub attempt: Option<AttemptId>,
 }

@@ -1,0 +1,178 @@
+//! The verdict as Markdown, for a check, a comment or a step summary.
+
+use std::fmt::Write as _;
+
+use super::types::{Bucket, Conclusion, RootCause, Row, Verdict};
+use super::words::strip_ansi;
+use crate::nixci::outcome::Outcome;
+
+/// How many causes come with their last lines.
+const OPENED_CAUSES: usize = 10;
+/// How many rows a bucket lists.
+const LISTED_ROWS: usize = 200;
+/// Room kept for the line that says what was left out.
+const RESERVE: usize = 80;
+
+/// The verdict as GitHub-flavoured Markdown of at most `limit_bytes` bytes.
+///
+/// What matters most comes first; what does not fit is left out whole, and the last line says how
+/// much. Names and log lines are quoted, so that nothing in them is taken for markup. A limit below
+/// what the sentence needs gives the sentence cut short.
+#[must_use]
+pub fn to_markdown(verdict: &Verdict, limit_bytes: usize) -> String {
+    let mut pieces = vec![
+        format!("### {} {}\n", glyph(verdict.conclusion), escape(&verdict.sentence)),
+        counts(verdict),
+    ];
+    if let Some(error) = &verdict.error {
+        pieces.push(format!("**Evaluation error**\n\n{}", fence(error)));
+    }
+    for (at, cause) in verdict.root_causes.iter().enumerate() {
+        pieces.push(root_cause(cause, at < OPENED_CAUSES));
+    }
+    for bucket in Bucket::ALL {
+        pieces.extend(bucket_rows(verdict, bucket));
+    }
+    fit(&pieces, limit_bytes)
+}
+
+fn glyph(conclusion: Conclusion) -> &'static str {
+    match conclusion {
+        Conclusion::Success => "✓",
+        Conclusion::Failure => "✕",
+        Conclusion::Incomplete => "◌",
+        Conclusion::Running => "…",
+    }
+}
+
+fn counts(verdict: &Verdict) -> String {
+    let mut out = String::from("| | jobs |\n|---|---:|\n");
+    for (bucket, count) in &verdict.counts {
+        let _ = writeln!(out, "| {} | {count} |", bucket.words());
+    }
+    let _ = writeln!(out, "| **all on head** | **{}** |", verdict.head.jobs);
+    out
+}
+
+fn root_cause(cause: &RootCause, opened: bool) -> String {
+    let mut out = format!("**{}** {}", code(&cause.name), cause.class.words());
+    if cause.blocks > 0 {
+        let _ = write!(out, ", blocks {}", cause.blocks);
+    }
+    if cause.on_base {
+        out.push_str(", failed on base too");
+    }
+    let _ = writeln!(out, "\n{}", code(&cause.drv_path));
+    let lines = if cause.log_tail.is_empty() {
+        cause.message.clone()
+    } else {
+        cause.log_tail.join("\n")
+    };
+    if opened && !lines.trim().is_empty() {
+        out.push('\n');
+        out.push_str(&fence(&lines));
+    }
+    out
+}
+
+fn bucket_rows(verdict: &Verdict, bucket: Bucket) -> Option<String> {
+    let count = verdict.count(bucket);
+    let mut rows = verdict.rows.iter().filter(|row| row.bucket == bucket).peekable();
+    rows.peek()?;
+    let mut out = format!("<details><summary>{} ({count})</summary>\n\n", bucket.words());
+    for row in rows.take(LISTED_ROWS) {
+        let _ = writeln!(out, "- {}{}", code(&row.attr.to_string()), why(verdict, row));
+    }
+    if count > LISTED_ROWS as u64 {
+        let _ = writeln!(out, "- and {} more", count - LISTED_ROWS as u64);
+    }
+    out.push_str("\n</details>\n");
+    Some(out)
+}
+
+fn why(verdict: &Verdict, row: &Row) -> String {
+    if let Some(reason) = verdict.reason_not_answered(row) {
+        return format!(": {reason}");
+    }
+    match &row.head {
+        Some(Outcome::Blocked { by }) => {
+            let names: Vec<String> = by.iter().take(3).map(|drv| code(super::derivation_name(drv))).collect();
+            format!(": blocked by {}", names.join(", "))
+        }
+        Some(Outcome::EvaluationError { message }) => {
+            let message = strip_ansi(message);
+            format!(": {}", code(message.lines().next().unwrap_or_default()))
+        }
+        Some(outcome) => format!(": {}", outcome.words()),
+        None => String::new(),
+    }
+}
+
+/// Text in which no character is markup.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in strip_ansi(text).chars() {
+        match c {
+            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | '@' => {
+                out.push('\\');
+                out.push(c);
+            }
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '\n' => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn longest_run_of_backticks(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+/// A code span that holds any text.
+fn code(text: &str) -> String {
+    let text = strip_ansi(text).replace('\n', " ");
+    let ticks = "`".repeat(longest_run_of_backticks(&text) + 1);
+    if text.is_empty() || text.starts_with('`') || text.ends_with('`') || text.trim().is_empty() {
+        format!("{ticks} {text} {ticks}")
+    } else {
+        format!("{ticks}{text}{ticks}")
+    }
+}
+
+/// A fenced block that holds any text.
+fn fence(text: &str) -> String {
+    let text = strip_ansi(text);
+    let ticks = "`".repeat((longest_run_of_backticks(&text) + 1).max(3));
+    format!("{ticks}text\n{}\n{ticks}\n", text.trim_end())
+}
+
+fn fit(pieces: &[String], limit: usize) -> String {
+    let mut out = String::new();
+    let mut left_out = 0_usize;
+    let whole: usize = pieces.iter().map(|piece| piece.len() + 1).sum();
+    let room = if whole <= limit {
+        limit
+    } else {
+        limit.saturating_sub(RESERVE)
+    };
+    for (at, piece) in pieces.iter().enumerate() {
+        if at > 0 && out.len() + 1 + piece.len() > room {
+            left_out += 1;
+            continue;
+        }
+        if at > 0 {
+            out.push('\n');
+        }
+        out.push_str(piece);
+    }
+    if left_out > 0 {
+        let _ = write!(out, "\n*{left_out} sections left out to fit the space.*\n");
+    }
+    while out.len() > limit {
+        out.pop();
+    }
+    out
+}
