@@ -1,0 +1,171 @@
+use std::cmp::Ordering;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::nix32::{self, Nix32Error};
+
+/// Longest name after the dash, in bytes.
+const MAX_NAME: usize = 211;
+const HASH_CHARACTERS: usize = 32;
+
+/// A path in a store directory, without the directory: twenty bytes of digest and a name.
+///
+/// Ordered as the text of its base name is; cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct StorePath {
+    digest: [u8; 20],
+    name: Arc<str>,
+}
+
+/// Why a text is not the base name of a store path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorePathError {
+    /// There is no dash after 32 characters.
+    #[error("{0:?} is not a store path name: expected 32 base 32 characters, a dash and a name")]
+    Shape(String),
+    /// The hash part is not base 32.
+    #[error("{text:?} is not a store path name: {error}")]
+    Digest {
+        /// The text.
+        text: String,
+        /// What is wrong with its hash part.
+        error: Nix32Error,
+    },
+    /// The name is empty, too long, begins with a forbidden dot or has a forbidden character.
+    #[error("{0:?} is not a name: 1 to 211 of 0-9 a-z A-Z + . _ ? = -, not `.`, `..`, `.-…` or `..-…`")]
+    Name(String),
+}
+
+impl StorePath {
+    /// Puts a path together.
+    pub fn new(digest: [u8; 20], name: &str) -> Result<Self, StorePathError> {
+        check_name(name)?;
+        Ok(Self {
+            digest,
+            name: name.into(),
+        })
+    }
+
+    /// Reads `<32 base 32 characters>-<name>`.
+    pub fn from_base_name(text: &str) -> Result<Self, StorePathError> {
+        let bytes = text.as_bytes();
+        if bytes.len() <= HASH_CHARACTERS + 1 || bytes[HASH_CHARACTERS] != b'-' {
+            return Err(StorePathError::Shape(shorten(text)));
+        }
+        let digest = nix32::decode(&bytes[..HASH_CHARACTERS]).map_err(|error| StorePathError::Digest {
+            text: shorten(text),
+            error,
+        })?;
+        Self::new(digest, &text[HASH_CHARACTERS + 1..])
+    }
+
+    /// `<32 base 32 characters>-<name>`.
+    #[must_use]
+    pub fn base_name(&self) -> String {
+        self.to_string()
+    }
+
+    /// The 32 characters before the dash.
+    #[must_use]
+    pub fn hash_part(&self) -> String {
+        nix32::encode(&self.digest)
+    }
+
+    /// The bytes the hash part stands for.
+    #[must_use]
+    pub fn digest(&self) -> &[u8; 20] {
+        &self.digest
+    }
+
+    /// What follows the dash.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the name ends in `.drv`.
+    #[must_use]
+    pub fn is_derivation(&self) -> bool {
+        self.name.len() > 4 && self.name.ends_with(".drv")
+    }
+}
+
+/// Whether `name` may follow the dash of a store path, or be the name of an output.
+pub fn check_name(name: &str) -> Result<(), StorePathError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'.' | b'_' | b'?' | b'=' | b'-');
+    let dots = name == "." || name == ".." || name.starts_with(".-") || name.starts_with("..-");
+    if name.is_empty() || name.len() > MAX_NAME || dots || !name.bytes().all(allowed) {
+        return Err(StorePathError::Name(shorten(name)));
+    }
+    Ok(())
+}
+
+/// At most 100 characters of what a peer sent, for an error text.
+pub(super) fn shorten(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+impl Ord for StorePath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Base 32 begins with the highest bits of the last byte, and its alphabet is in ASCII order.
+        let digits = self.digest.iter().rev().cmp(other.digest.iter().rev());
+        digits.then_with(|| self.name.cmp(&other.name))
+    }
+}
+
+impl PartialOrd for StorePath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.hash_part(), self.name)
+    }
+}
+
+impl fmt::Debug for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for StorePath {
+    type Err = StorePathError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::from_base_name(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_nix() {
+        for good in ["a", ".a", "...", "a-b_c+d?e=f.g", &"x".repeat(211)] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", ".-a", "..-a", "a/b", "ä", "a b", &"x".repeat(212)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn order_is_the_order_of_the_text(a: [u8; 20], b: [u8; 20], m in "[a-z.-]{0,3}", n in "[a-z.-]{0,3}") {
+            let a = StorePath::new(a, &format!("x{m}")).unwrap();
+            let b = StorePath::new(b, &format!("x{n}")).unwrap();
+            prop_assert_eq!(a.cmp(&b), a.base_name().cmp(&b.base_name()));
+            prop_assert_eq!(StorePath::from_base_name(&a.base_name()).unwrap(), a);
+        }
+    }
+}
