@@ -1,1 +1,4 @@
-//! stub
+//! What exists, here and elsewhere: the index of what happened, the spool of what was uploaded, logs, and Nix stores.
+
+pub mod derivation;
+pub mod index;
