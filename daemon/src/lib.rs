@@ -1,1 +1,3 @@
-//! stub
+//! The nixci service.
+
+pub mod scheduler;

@@ -1,0 +1,248 @@
+//! What the scheduler is told, and what it asks for.
+
+use std::sync::Arc;
+
+use nixci_protocol::nixci::control::{AttemptId, EvaluationId, Millis};
+use nixci_protocol::nixci::outcome::{FailureClass, Success};
+use nixci_store::index::DrvId;
+
+use super::store::StoreId;
+
+/// Which evaluations go first when slots are short. The order is the order of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Somebody waits for the answer: pull requests, submissions from a shell.
+    Head,
+    /// Nobody does: nightly sets.
+    Background,
+}
+
+/// A derivation that an evaluation asks for by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The derivation.
+    pub drv: DrvId,
+    /// Its system.
+    pub system: Arc<str>,
+    /// The system features it requires.
+    pub features: Arc<[String]>,
+}
+
+/// One derivation that a store says it has to build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedBuild {
+    /// The derivation.
+    pub drv: DrvId,
+    /// Its inputs; those that are not builds of the same plan are ignored, for the store has them.
+    pub inputs: Vec<DrvId>,
+    /// A remembered failure: it is not tried again until it is restarted.
+    pub known_failure: Option<FailureClass>,
+}
+
+/// What a store answered about the roots of an evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Planned {
+    /// What has to be built, in any order.
+    pub builds: Vec<PlannedBuild>,
+    /// Roots whose outputs the store has already.
+    pub valid: Vec<DrvId>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The outputs exist.
+    Succeeded(Success),
+    /// It failed; a [`FailureClass::Store`] failure is tried again, the others are final.
+    Failed(FailureClass),
+    /// The store could not be reached, so that nothing was tried; the reason is shown to whoever waits.
+    NotStarted(String),
+    /// It was stopped on [`Action::Stop`].
+    Stopped,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Jobs of an evaluation arrived. Roots that are known already stay as they are.
+    Submitted {
+        /// The evaluation; new here, or known.
+        evaluation: EvaluationId,
+        /// The project it shares slots with.
+        project: i64,
+        /// Its place in the order of service.
+        priority: Priority,
+        /// What it asks for.
+        roots: Vec<Root>,
+    },
+    /// The evaluation has no more jobs.
+    Closed {
+        /// The evaluation.
+        evaluation: EvaluationId,
+    },
+    /// The answer to an [`Action::Plan`].
+    Planned {
+        /// The evaluation.
+        evaluation: EvaluationId,
+        /// The store that answered.
+        store: StoreId,
+        /// The roots that were asked about.
+        roots: Vec<DrvId>,
+        /// Its answer.
+        plan: Planned,
+    },
+    /// An [`Action::Plan`] came to nothing because of the store: it is repeated with back-off.
+    PlanFailed {
+        /// The evaluation.
+        evaluation: EvaluationId,
+        /// The store.
+        store: StoreId,
+        /// The roots that were asked about.
+        roots: Vec<DrvId>,
+        /// What went wrong, in words.
+        reason: String,
+    },
+    /// An [`Action::Plan`] can never succeed, for instance because a path is missing: the roots fail.
+    PlanRefused {
+        /// The evaluation.
+        evaluation: EvaluationId,
+        /// The roots that were asked about.
+        roots: Vec<DrvId>,
+    },
+    /// An attempt asked for by [`Action::Build`] has its number.
+    Started {
+        /// The derivation.
+        drv: DrvId,
+        /// The store.
+        store: StoreId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// When it began.
+        since: Millis,
+    },
+    /// An attempt asked for by [`Action::Build`] ended.
+    Ended {
+        /// The derivation.
+        drv: DrvId,
+        /// The store.
+        store: StoreId,
+        /// In which way.
+        end: End,
+    },
+    /// Nobody waits for this evaluation any more.
+    Cancelled {
+        /// The evaluation.
+        evaluation: EvaluationId,
+    },
+    /// One derivation shall not be built, whoever wants it.
+    CancelledBuild {
+        /// The derivation.
+        drv: DrvId,
+    },
+    /// Failures of these derivations are forgotten: what still wants them tries again.
+    Restarted {
+        /// The derivations.
+        drvs: Vec<DrvId>,
+    },
+    /// The time that [`State::wake_at`](super::State::wake_at) named has come.
+    Woken,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Forward the closure of these roots to the store and ask what has to be built; answer with
+    /// [`Event::Planned`], [`Event::PlanFailed`] or [`Event::PlanRefused`].
+    Plan {
+        /// The evaluation.
+        evaluation: EvaluationId,
+        /// The store.
+        store: StoreId,
+        /// Its roots.
+        roots: Vec<DrvId>,
+    },
+    /// Build one derivation; answer with [`Event::Started`] and [`Event::Ended`].
+    Build {
+        /// The derivation.
+        drv: DrvId,
+        /// The store.
+        store: StoreId,
+    },
+    /// Stop a running attempt; it still ends with [`Event::Ended`].
+    Stop {
+        /// The derivation.
+        drv: DrvId,
+        /// The store.
+        store: StoreId,
+    },
+    /// Record that no store offers what the derivation requires.
+    Unsupported {
+        /// The derivation.
+        drv: DrvId,
+        /// What it requires and what there is, in words.
+        message: String,
+    },
+    /// Every job of the evaluation is final; it is forgotten here.
+    Settled {
+        /// The evaluation.
+        evaluation: EvaluationId,
+    },
+}
+
+/// What a derivation is doing now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LiveState {
+    /// On the way to a store, or to be: the reason says what it waits for, when it waits.
+    Forwarding {
+        /// Why it does not move, if it does not.
+        reason: Option<Arc<str>>,
+    },
+    /// Waits for so many inputs.
+    Waiting {
+        /// Inputs that are not built yet.
+        left: u32,
+    },
+    /// Could run, but for the stated reason.
+    Ready {
+        /// Why it does not run yet.
+        reason: Arc<str>,
+    },
+    /// Runs.
+    Building {
+        /// The attempt, once it has a number.
+        attempt: Option<AttemptId>,
+        /// Since when.
+        since: Millis,
+    },
+    /// The outputs exist.
+    Succeeded(Success),
+    /// Failed by itself, finally.
+    Failed(FailureClass),
+    /// Derivations below it failed: at most [`MAX_BLOCKERS`] of them are named here.
+    Blocked(Vec<DrvId>),
+    /// Cancelled.
+    Cancelled,
+}
+
+/// How many root causes a blocked build names while it is live; the index knows all of them.
+pub const MAX_BLOCKERS: usize = 16;
+
+impl LiveState {
+    /// Whether nothing more will happen by itself.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Forwarding { .. } | Self::Waiting { .. } | Self::Ready { .. } | Self::Building { .. } => false,
+            Self::Succeeded(_) | Self::Failed(_) | Self::Blocked(_) | Self::Cancelled => true,
+        }
+    }
+}
+
+/// A derivation changed its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The derivation.
+    pub drv: DrvId,
+    /// What it does now.
+    pub state: LiveState,
+}

@@ -1,0 +1,461 @@
+//! The state of the scheduler and its pure step.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
+
+use nixci_protocol::nixci::control::{AttemptId, EvaluationId, Millis};
+use nixci_protocol::nixci::outcome::FailureClass;
+use nixci_store::index::DrvId;
+
+use super::evaluation::{Evaluation, RootPhase};
+use super::event::{Action, Change, End, Event, LiveState, Priority};
+use super::graph::{Key, Node, Status, Stop};
+use super::queue::{Place, Queue};
+use super::store::{Store, StoreId, StoreLoad, StoreSpec};
+
+/// Attempts at one build that a store may lose before the build fails with [`FailureClass::Store`]: a
+/// build that takes its store down with it must not do so for ever.
+const MAX_TRIES: u32 = 8;
+
+/// Everything that is wanted and not settled. See the module's page for how it is used.
+#[derive(Debug)]
+pub struct State {
+    pub(super) stores: Vec<Store>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) nodes: HashMap<Key, Node>,
+    pub(super) evaluations: BTreeMap<EvaluationId, Evaluation>,
+    /// Nodes that run.
+    pub(super) running: BTreeSet<Key>,
+    /// Evaluations with roots that no plan was asked for yet.
+    pub(super) unplanned: BTreeSet<EvaluationId>,
+    /// Evaluations that may have become settled in this step.
+    pub(super) settling: BTreeSet<EvaluationId>,
+    pub(super) arrivals: u64,
+    pub(super) actions: Vec<Action>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// How far an evaluation is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EvaluationProgress {
+    /// Builds it wants, dependencies included, that are not final; roots that are still on their way count too.
+    pub builds_left: u64,
+    /// What of it runs, oldest first.
+    pub running: Vec<RunningNode>,
+}
+
+/// A build that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningNode {
+    /// The derivation.
+    pub drv: DrvId,
+    /// Where.
+    pub store: StoreId,
+    /// The attempt, once it has a number.
+    pub attempt: Option<AttemptId>,
+    /// Since when; 0 until it has a number.
+    pub since: Millis,
+}
+
+impl State {
+    /// Nothing wanted, and these stores; their order gives them their [`StoreId`].
+    #[must_use]
+    pub fn new(stores: Vec<StoreSpec>) -> Self {
+        Self {
+            queues: stores.iter().map(|_| Queue::default()).collect(),
+            stores: stores.into_iter().map(Store::new).collect(),
+            nodes: HashMap::new(),
+            evaluations: BTreeMap::new(),
+            running: BTreeSet::new(),
+            unplanned: BTreeSet::new(),
+            settling: BTreeSet::new(),
+            arrivals: 0,
+            actions: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Takes one event and returns what follows from it. Events about things that are not known (any
+    /// more) are ignored.
+    pub fn step(&mut self, event: Event, now: Instant) -> (Vec<Action>, Vec<Change>) {
+        match event {
+            Event::Submitted {
+                evaluation,
+                project,
+                priority,
+                roots,
+            } => {
+                self.submitted(evaluation, project, priority, roots, now);
+            }
+            Event::Closed { evaluation } => {
+                if let Some(e) = self.evaluations.get_mut(&evaluation) {
+                    e.closed = true;
+                    self.settling.insert(evaluation);
+                }
+            }
+            Event::Planned {
+                evaluation,
+                store,
+                roots,
+                plan,
+            } => {
+                if let Some(s) = self.stores.get_mut(usize::from(store.0)) {
+                    s.answered();
+                }
+                self.planned(evaluation, store, &roots, plan);
+            }
+            Event::PlanFailed {
+                evaluation,
+                store,
+                roots,
+                reason,
+            } => {
+                if let Some(s) = self.stores.get_mut(usize::from(store.0)) {
+                    s.did_not_answer(&reason, now);
+                }
+                if let Some(e) = self.evaluations.get_mut(&evaluation) {
+                    e.planning.remove(&store);
+                    e.unplanned.entry(store).or_default().extend(roots);
+                    self.unplanned.insert(evaluation);
+                }
+            }
+            Event::PlanRefused { evaluation, roots } => self.plan_refused(evaluation, &roots),
+            Event::Started {
+                drv,
+                store,
+                attempt,
+                since,
+            } => self.started((store, drv), attempt, since),
+            Event::Ended { drv, store, end } => self.ended((store, drv), end, now),
+            Event::Cancelled { evaluation } => self.forget_evaluation(evaluation),
+            Event::CancelledBuild { drv } => self.cancelled_build(drv),
+            Event::Restarted { drvs } => {
+                for drv in drvs {
+                    for key in self.keys_of(drv) {
+                        self.reopen(key);
+                    }
+                }
+            }
+            Event::Woken => {}
+        }
+        while let Some(evaluation) = self.settling.pop_first() {
+            self.settle(evaluation);
+        }
+        self.plan(now);
+        self.dispatch(now);
+        (std::mem::take(&mut self.actions), std::mem::take(&mut self.changes))
+    }
+
+    /// When [`Event::Woken`] is due, if anything waits for a time.
+    #[must_use]
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        self.stores.iter().filter_map(|s| s.wake_at(now)).min()
+    }
+
+    /// What a derivation is doing; `None` when nobody wants it.
+    #[must_use]
+    pub fn live(&self, drv: DrvId) -> Option<LiveState> {
+        let nodes = (0..self.stores.len()).filter_map(|s| {
+            let key = (StoreId(s as u16), drv);
+            self.nodes.get(&key).map(|node| node.live(&self.stores[s]))
+        });
+        nodes
+            .max_by_key(|state| matches!(state, LiveState::Succeeded(_) | LiveState::Building { .. }))
+            .or_else(|| {
+                self.evaluations.values().find_map(|e| match e.roots.get(&drv)? {
+                    RootPhase::Planning(store) => Some(LiveState::Forwarding {
+                        reason: self.store(*store).and_then(Store::down_reason),
+                    }),
+                    RootPhase::Node => None,
+                    RootPhase::Final(state) => Some(state.clone()),
+                })
+            })
+    }
+
+    /// How far an evaluation is; `None` when it is settled or was never known.
+    #[must_use]
+    pub fn progress(&self, evaluation: EvaluationId) -> Option<EvaluationProgress> {
+        let e = self.evaluations.get(&evaluation)?;
+        let of_this = self.running.iter().filter(|key| e.nodes.contains(key));
+        let mut running: Vec<RunningNode> = of_this
+            .filter_map(|key| match self.nodes.get(key)?.status {
+                Status::Running { attempt, since, .. } => Some(RunningNode {
+                    drv: key.1,
+                    store: key.0,
+                    attempt,
+                    since,
+                }),
+                Status::Waiting
+                | Status::Ready
+                | Status::Succeeded(_)
+                | Status::Failed(_)
+                | Status::Blocked(_)
+                | Status::Cancelled => None,
+            })
+            .collect();
+        running.sort_by_key(|r| (r.since, r.drv));
+        Some(EvaluationProgress {
+            builds_left: e.builds_left + e.roots_planning,
+            running,
+        })
+    }
+
+    /// How busy the stores are, in the order of the configuration.
+    #[must_use]
+    pub fn load(&self) -> Vec<StoreLoad> {
+        self.stores
+            .iter()
+            .zip(&self.queues)
+            .map(|(store, queue)| store.load(queue.len()))
+            .collect()
+    }
+
+    /// Evaluations that are not settled.
+    pub fn evaluations(&self) -> impl Iterator<Item = EvaluationId> {
+        self.evaluations.keys().copied()
+    }
+
+    fn store(&self, id: StoreId) -> Option<&Store> {
+        self.stores.get(usize::from(id.0))
+    }
+
+    fn keys_of(&self, drv: DrvId) -> Vec<Key> {
+        (0..self.stores.len())
+            .map(|s| (StoreId(s as u16), drv))
+            .filter(|key| self.nodes.contains_key(key))
+            .collect()
+    }
+
+    pub(super) fn make_ready(&mut self, key: Key) {
+        let (store, drv) = key;
+        let Some(node) = self.nodes.get_mut(&key) else { return };
+        // The evaluation that wants it first pays for it; the most urgent one decides the class.
+        let wanted: Vec<&Evaluation> = node
+            .wanted_by
+            .iter()
+            .filter_map(|id| self.evaluations.get(id))
+            .collect();
+        let place = Place {
+            priority: wanted.iter().map(|e| e.priority).min().unwrap_or(Priority::Background),
+            project: wanted.first().map_or(0, |e| e.project),
+            height: node.height,
+            arrival: node.arrival,
+        };
+        node.status = Status::Ready;
+        node.place = Some(place);
+        if let Some(queue) = self.queues.get_mut(usize::from(store.0)) {
+            queue.insert(place, drv);
+        }
+    }
+
+    pub(super) fn unqueue(&mut self, key: Key) {
+        if let Some(place) = self.nodes.get_mut(&key).and_then(|n| n.place.take())
+            && let Some(queue) = self.queues.get_mut(usize::from(key.0.0))
+        {
+            queue.remove(place, key.1);
+        }
+    }
+
+    fn dispatch(&mut self, now: Instant) {
+        for (at, (store, queue)) in self.stores.iter_mut().zip(&mut self.queues).enumerate() {
+            while store.free_slots(now) > 0 {
+                let Some(drv) = queue.pop() else { break };
+                let id = StoreId(at as u16);
+                if let Some(node) = self.nodes.get_mut(&(id, drv)) {
+                    node.place = None;
+                    node.status = Status::Running {
+                        attempt: None,
+                        since: 0,
+                        stop: None,
+                    };
+                    store.running += 1;
+                    self.running.insert((id, drv));
+                    self.actions.push(Action::Build { drv, store: id });
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, key: Key, number: AttemptId, began: Millis) {
+        let Some(node) = self.nodes.get_mut(&key) else { return };
+        if let Status::Running { attempt, since, .. } = &mut node.status {
+            *attempt = Some(number);
+            *since = began;
+            self.changes.push(Change {
+                drv: key.1,
+                state: LiveState::Building {
+                    attempt: Some(number),
+                    since: began,
+                },
+            });
+        }
+    }
+
+    fn ended(&mut self, key: Key, end: End, now: Instant) {
+        let Some(node) = self.nodes.get_mut(&key) else { return };
+        let Status::Running { stop, .. } = node.status else {
+            return;
+        };
+        let Some(store) = self.stores.get_mut(usize::from(key.0.0)) else {
+            return;
+        };
+        store.running = store.running.saturating_sub(1);
+        self.running.remove(&key);
+        match end {
+            End::Succeeded(how) => {
+                store.answered();
+                self.finish(key, Status::Succeeded(how));
+            }
+            End::Failed(FailureClass::Store) => {
+                store.did_not_answer("it broke off a build", now);
+                node.tries += 1;
+                if node.tries >= MAX_TRIES {
+                    self.finish(key, Status::Failed(FailureClass::Store));
+                } else {
+                    self.retry(key);
+                }
+            }
+            End::Failed(class) => {
+                store.answered();
+                self.finish(key, Status::Failed(class));
+            }
+            End::NotStarted(reason) => {
+                store.did_not_answer(&reason, now);
+                self.retry(key);
+            }
+            End::Stopped => match stop {
+                Some(Stop::Cancelled) => self.finish(key, Status::Cancelled),
+                Some(Stop::Unwanted) | None => self.retry(key),
+            },
+        }
+        self.drop_unwanted(vec![key]);
+    }
+
+    /// Back into the queue, if anybody still wants it.
+    fn retry(&mut self, key: Key) {
+        match self.nodes.get_mut(&key) {
+            Some(node) if node.wanted_by.is_empty() => node.status = Status::Cancelled,
+            Some(_) => self.make_ready(key),
+            None => {}
+        }
+    }
+
+    pub(super) fn finish(&mut self, key: Key, status: Status) {
+        self.unqueue(key);
+        let Some(node) = self.nodes.get_mut(&key) else { return };
+        let was_final = node.status.is_final();
+        let succeeded = matches!(status, Status::Succeeded(_));
+        node.status = status;
+        self.became_final(key, was_final);
+        if succeeded {
+            let dependents = self.nodes.get(&key).map(|n| n.dependents.clone()).unwrap_or_default();
+            self.release(key.0, &dependents);
+        } else {
+            self.block_dependents(key);
+        }
+    }
+
+    /// Bookkeeping after a node's status became final, or became another final one.
+    pub(super) fn became_final(&mut self, key: Key, was_final: bool) {
+        let Some(node) = self.nodes.get(&key) else { return };
+        let Some(store) = self.stores.get(usize::from(key.0.0)) else {
+            return;
+        };
+        self.changes.push(Change {
+            drv: key.1,
+            state: node.live(store),
+        });
+        if was_final {
+            return;
+        }
+        for id in &node.wanted_by {
+            if let Some(e) = self.evaluations.get_mut(id) {
+                e.builds_left = e.builds_left.saturating_sub(1);
+            }
+        }
+        for id in &node.root_of {
+            if let Some(e) = self.evaluations.get_mut(id) {
+                e.roots_left = e.roots_left.saturating_sub(1);
+                self.settling.insert(*id);
+            }
+        }
+    }
+
+    /// Bookkeeping after a final node was taken back.
+    pub(super) fn became_open(&mut self, key: Key) {
+        let Some(node) = self.nodes.get(&key) else { return };
+        let Some(store) = self.stores.get(usize::from(key.0.0)) else {
+            return;
+        };
+        self.changes.push(Change {
+            drv: key.1,
+            state: node.live(store),
+        });
+        for id in &node.wanted_by {
+            if let Some(e) = self.evaluations.get_mut(id) {
+                e.builds_left += 1;
+            }
+        }
+        for id in &node.root_of {
+            if let Some(e) = self.evaluations.get_mut(id) {
+                e.roots_left += 1;
+            }
+        }
+    }
+
+    fn cancelled_build(&mut self, drv: DrvId) {
+        for key in self.keys_of(drv) {
+            let Some(node) = self.nodes.get_mut(&key) else { continue };
+            match &mut node.status {
+                Status::Running { stop, .. } => {
+                    *stop = Some(Stop::Cancelled);
+                    self.actions.push(Action::Stop { drv, store: key.0 });
+                }
+                Status::Waiting | Status::Ready => self.finish(key, Status::Cancelled),
+                Status::Succeeded(_) | Status::Failed(_) | Status::Blocked(_) | Status::Cancelled => {}
+            }
+        }
+    }
+
+    /// Forgets those of these nodes that nobody wants; one that runs is stopped first, and forgotten
+    /// when it has ended.
+    pub(super) fn drop_unwanted(&mut self, keys: Vec<Key>) {
+        let mut dropped = HashMap::new();
+        for key in keys {
+            let Some(node) = self.nodes.get_mut(&key).filter(|n| n.wanted_by.is_empty()) else {
+                continue;
+            };
+            if let Status::Running { stop, .. } = &mut node.status {
+                if stop.is_none() {
+                    *stop = Some(Stop::Unwanted);
+                    self.actions.push(Action::Stop {
+                        drv: key.1,
+                        store: key.0,
+                    });
+                }
+                continue;
+            }
+            if !node.status.is_final() {
+                self.changes.push(Change {
+                    drv: key.1,
+                    state: LiveState::Cancelled,
+                });
+            }
+            self.unqueue(key);
+            dropped.extend(self.nodes.remove(&key).map(|node| (key, node)));
+        }
+        let mut inputs = HashSet::new();
+        for ((store, _), node) in &dropped {
+            inputs.extend(node.inputs.iter().map(|input| (*store, *input)));
+            if !matches!(node.status, Status::Succeeded(_)) {
+                // A build above it that somebody else wants was planned when this one was valid.
+                self.release(*store, &node.dependents);
+            }
+        }
+        for key in inputs {
+            if let Some(node) = self.nodes.get_mut(&key) {
+                node.dependents.retain(|d| !dropped.contains_key(&(key.0, *d)));
+            }
+        }
+    }
+}
