@@ -1,2 +1,63 @@
-//! stub
-fn main() {}
+//! `nixci`: submits Nix builds to a nixci daemon and reads what became of them.
+//!
+//! The command line is in [`args`], one file per command in [`command`]. A command asks the daemon
+//! through [`connect`], finds out where it runs in [`context`], shows what happens in [`progress`] and
+//! prints results with [`render`]. How it ends is in [`exit`]. Nothing here decides anything about
+//! builds: the daemon does, and the words come from `nixci-protocol`.
+
+mod args;
+mod command;
+mod context;
+mod exit;
+mod progress;
+mod render;
+mod select;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Color};
+use exit::{Exit, Problem};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.global.color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    trace(cli.global.verbose);
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(problem) => {
+            if !problem.is_silent() {
+                anstream::eprintln!("{} {problem}", render::paint(render::BAD.bold(), "error:"));
+            }
+            problem.exit().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Exit, Problem> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::failed(format!("failed to start: {error}")))?
+        .block_on(command::run(cli))
+}
+
+/// What the libraries say goes to standard error: warnings; with `-v` what they do; with `-vv` all.
+fn trace(verbose: u8) {
+    let filter = match verbose {
+        0 => "warn",
+        1 => "warn,nixci=info,nixci_store=info,nixci_daemon=info",
+        2 => "info,nixci=debug,nixci_store=debug,nixci_daemon=debug,nixci_protocol=debug",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("NIXCI_LOG").unwrap_or_else(|_| filter.into()))
+        .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+        .init();
+}
