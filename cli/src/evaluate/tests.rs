@@ -1,0 +1,1 @@
+//! Both evaluators on real sources.
