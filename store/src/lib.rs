@@ -2,3 +2,5 @@
 
 pub mod derivation;
 pub mod index;
+#[cfg(feature = "testing")]
+pub mod testing;
