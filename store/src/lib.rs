@@ -4,3 +4,4 @@ pub mod derivation;
 pub mod index;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod logs;
