@@ -18,7 +18,12 @@ const STORE: StoreId = StoreId(0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let slots = 64;
-    let store = StoreSpec { name: "bench".into(), slots, systems: Vec::new(), features: Vec::new() };
+    let store = StoreSpec {
+        name: "bench".into(),
+        slots,
+        systems: Vec::new(),
+        features: Vec::new(),
+    };
     let mut state = State::new(vec![store]);
     let now = Instant::now();
     let mut running = Vec::new();
@@ -28,35 +33,71 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let drvs: Vec<DrvId> = (0..BUILDS / PROJECTS).map(|n| DrvId(n * PROJECTS + project)).collect();
         let roots = drvs
             .iter()
-            .map(|drv| Root { drv: *drv, system: "x86_64-linux".into(), features: Arc::from([]) })
+            .map(|drv| Root {
+                drv: *drv,
+                system: "x86_64-linux".into(),
+                features: Arc::from([]),
+            })
             .collect();
-        state.step(Event::Submitted { evaluation, project, priority: Priority::Head, roots }, now);
+        state.step(
+            Event::Submitted {
+                evaluation,
+                project,
+                priority: Priority::Head,
+                roots,
+            },
+            now,
+        );
         // Pairs: every second build waits for the one before it.
         let builds = drvs
             .iter()
             .map(|drv| PlannedBuild {
                 drv: *drv,
-                inputs: if (drv.0 / PROJECTS) % 2 == 1 { vec![DrvId(drv.0 - PROJECTS)] } else { Vec::new() },
+                inputs: if (drv.0 / PROJECTS) % 2 == 1 {
+                    vec![DrvId(drv.0 - PROJECTS)]
+                } else {
+                    Vec::new()
+                },
                 known_failure: None,
             })
             .collect();
-        let plan = Planned { builds, valid: Vec::new() };
+        let plan = Planned {
+            builds,
+            valid: Vec::new(),
+        };
         let began = Instant::now();
-        let (actions, _) = state.step(Event::Planned { evaluation, store: STORE, roots: drvs, plan }, now);
+        let (actions, _) = state.step(
+            Event::Planned {
+                evaluation,
+                store: STORE,
+                roots: drvs,
+                plan,
+            },
+            now,
+        );
         planning += began.elapsed().as_secs_f64();
         running.extend(builds_of(&actions));
     }
     let mut times: Vec<f64> = Vec::with_capacity(CHOICES);
     for _ in 0..CHOICES {
         let Some(drv) = running.pop() else { break };
-        let event = Event::Ended { drv, store: STORE, end: End::Succeeded(Success::Built) };
+        let event = Event::Ended {
+            drv,
+            store: STORE,
+            end: End::Succeeded(Success::Built),
+        };
         let began = Instant::now();
         let (actions, _) = state.step(event, now);
         times.push(began.elapsed().as_secs_f64());
         running.extend(builds_of(&actions));
     }
     times.sort_by(f64::total_cmp);
-    let at = |share: f64| times.get(((times.len() - 1) as f64 * share) as usize).copied().unwrap_or_default();
+    let at = |share: f64| {
+        times
+            .get(((times.len() - 1) as f64 * share) as usize)
+            .copied()
+            .unwrap_or_default()
+    };
     let report = serde_json::json!([
         { "name": "choose-next p50", "nixci": { "wall_s": at(0.5) } },
         { "name": "choose-next p99", "nixci": { "wall_s": at(0.99) } },
@@ -72,6 +113,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn builds_of(actions: &[Action]) -> Vec<DrvId> {
-    let build = |action: &Action| if let Action::Build { drv, .. } = action { Some(*drv) } else { None };
+    let build = |action: &Action| {
+        if let Action::Build { drv, .. } = action {
+            Some(*drv)
+        } else {
+            None
+        }
+    };
     actions.iter().filter_map(build).collect()
 }

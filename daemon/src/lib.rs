@@ -1,3 +1,31 @@
-//! The nixci service.
+//! The nixci service, in the order of the data flow.
+//!
+//! [`config`] is checked whole, then [`start`] opens the state folder, binds the doors and spawns the
+//! scheduler. What arrives at a door is a store operation or a control request; the latter go to
+//! [`Ci`], which is all the HTTP pages, the command line's `--embedded` and tests see.
+//!
+//! ```text
+//! listen → door → spool, index ─┬─ submit → scheduler → forward, build → stores
+//!                               └─ read, watch, logs → clients, pages
+//! ```
 
+mod ci;
+pub mod config;
+mod core;
+mod error;
+mod listen;
+mod notify;
+mod principal;
+mod recovery;
 pub mod scheduler;
+mod shutdown;
+mod start;
+mod stdio;
+mod submit;
+
+pub use ci::Ci;
+pub use config::Config;
+pub use error::{CiError, StartError};
+pub use principal::Principal;
+pub use start::{Running, start};
+pub use stdio::{StdioError, default_sockets, stdio};

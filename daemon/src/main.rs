@@ -1,2 +1,142 @@
-//! stub
-fn main() {}
+//! `nixci-daemon`: arguments, logs and signals around [`nixci_daemon::start`].
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use nixci_daemon::Config;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// A Nix-native CI daemon: takes derivations, builds them on Nix stores, remembers what became of them.
+#[derive(Debug, Parser)]
+#[command(name = "nixci-daemon", version, args_conflicts_with_subcommands = true)]
+struct Args {
+    /// The configuration; without one the daemon runs with the defaults of the current user.
+    #[arg(long, value_name = "FILE", env = "NIXCI_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// How log lines look on standard error; `NIXCI_LOG` sets the level (`info`, `nixci_daemon=debug`).
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    log_format: LogFormat,
+    /// The same as the command `stdio`, so that stock clients can name this program as `remote-program`.
+    #[arg(long, hide = true)]
+    stdio: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Checks a configuration and says what is wrong with it, line by line.
+    CheckConfig {
+        /// The file; the one of `--config` by default.
+        file: Option<PathBuf>,
+    },
+    /// Connects standard input and output to the running daemon, as `remote-program` of `ssh-ng://`.
+    Stdio {
+        /// The daemon's socket; by default that of the configuration, then the user's, then the system's.
+        #[arg(long, env = "NIXCI_SOCKET")]
+        socket: Option<PathBuf>,
+        /// Given by stock clients; this is what the command does anyway.
+        #[arg(long = "stdio", hide = true)]
+        _stdio: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            let mut stderr = std::io::stderr().lock();
+            // Nothing can be done where even standard error is gone.
+            drop(writeln!(stderr, "nixci-daemon: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Some(Command::CheckConfig { file }) => {
+            let config = load(file.or(args.config).as_deref())?;
+            let mut stdout = std::io::stdout().lock();
+            writeln!(
+                stdout,
+                "ok: socket {}, state {}, {} store(s)",
+                config.listen.socket.display(),
+                config.state_dir.display(),
+                config.stores.len()
+            )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Stdio { socket, .. }) => stdio(socket, args.config.as_deref()),
+        None if args.stdio => stdio(None, args.config.as_deref()),
+        None => serve(load(args.config.as_deref())?, args.log_format),
+    }
+}
+
+fn load(path: Option<&Path>) -> anyhow::Result<Config> {
+    Ok(match path {
+        Some(path) => Config::load(path)?,
+        None => Config::per_user()?,
+    })
+}
+
+fn stdio(socket: Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let candidates = match (socket, config) {
+        (Some(socket), _) => vec![socket],
+        (None, Some(config)) => vec![Config::load(config)?.listen.socket],
+        (None, None) => nixci_daemon::default_sockets(),
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(nixci_daemon::stdio(&candidates))?;
+    // Standard input is read by a thread that cannot be interrupted; leave without waiting for it.
+    std::process::exit(0)
+}
+
+fn serve(config: Config, log_format: LogFormat) -> anyhow::Result<ExitCode> {
+    log_to_stderr(log_format);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+            let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+            let running = nixci_daemon::start(config).await?;
+            let told = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            tracing::info!(signal = told, "stopping on {told}");
+            tokio::select! {
+                () = running.stop() => Ok(ExitCode::SUCCESS),
+                _ = terminate.recv() => Ok(ExitCode::FAILURE),
+                _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+            }
+        })
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("NIXCI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+}

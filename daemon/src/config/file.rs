@@ -1,0 +1,358 @@
+//! The text form of the configuration and its checks.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use nixci_protocol::types::StoreDir;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::defaults::{self, Surroundings};
+use super::error::Problem;
+use super::{Config, Dispatch, Limits, Listen, Retention, Store, Writes, duration, keys};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    state_dir: Option<Spanned<PathBuf>>,
+    store_dir: Option<Spanned<String>>,
+    listen: Option<ListenTable>,
+    store: Option<Vec<StoreTable>>,
+    limits: Option<LimitsTable>,
+    retention: Option<RetentionTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListenTable {
+    socket: Option<Spanned<PathBuf>>,
+    mode: Option<Spanned<String>>,
+    http: Option<Spanned<String>>,
+    writes: Option<Spanned<String>>,
+    trusted_users: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreTable {
+    name: Spanned<String>,
+    uri: Option<Spanned<String>>,
+    slots: Option<Spanned<u32>>,
+    cores: Option<u32>,
+    systems: Option<Spanned<Vec<String>>>,
+    features: Option<Vec<String>>,
+    dispatch: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    connections: Option<Spanned<u64>>,
+    jobs: Option<Spanned<u64>>,
+    closure_bytes: Option<Spanned<u64>>,
+    closure_unpacked_bytes: Option<Spanned<u64>>,
+    nar_bytes: Option<Spanned<u64>>,
+    log_bytes: Option<Spanned<u64>>,
+    build_time: Option<Spanned<String>>,
+    silent_time: Option<Spanned<String>>,
+    abandon_after: Option<Spanned<String>>,
+    store_retries: Option<u32>,
+    stop_time: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetentionTable {
+    failures: Option<Spanned<String>>,
+}
+
+/// Collects problems with the lines they are in.
+struct Check<'t> {
+    text: &'t str,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn at(&mut self, offset: usize, message: String) {
+        let line = self.text.as_bytes()[..offset.min(self.text.len())]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        self.problems.push(Problem {
+            line: Some(line),
+            message,
+        });
+    }
+
+    /// The value, or its default with a problem noted.
+    fn value<T, R>(&mut self, given: Option<Spanned<T>>, default: R, read: impl FnOnce(&T) -> Result<R, String>) -> R {
+        let Some(given) = given else { return default };
+        match read(given.get_ref()) {
+            Ok(value) => value,
+            Err(message) => {
+                self.at(given.span().start, message);
+                default
+            }
+        }
+    }
+
+    fn known<T: DeserializeOwned>(&mut self, table: &DeTable<'_>, place: &str) {
+        let known = keys::of::<T>();
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let hint = match keys::nearest(name, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("known are {}", quoted(known)),
+            };
+            self.at(key.span().start, format!("unknown key `{name}` {place}; {hint}"));
+        }
+    }
+
+    fn known_everywhere(&mut self, root: &DeTable<'_>) {
+        self.known::<File>(root, "at the top level");
+        for (key, value) in root {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("listen", DeValue::Table(table)) => self.known::<ListenTable>(table, "in [listen]"),
+                ("limits", DeValue::Table(table)) => self.known::<LimitsTable>(table, "in [limits]"),
+                ("retention", DeValue::Table(table)) => self.known::<RetentionTable>(table, "in [retention]"),
+                ("store", DeValue::Array(stores)) => {
+                    for store in stores {
+                        if let DeValue::Table(table) = store.get_ref() {
+                            self.known::<StoreTable>(table, "in [[store]]");
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Checks the whole text; an empty one means the defaults.
+pub(super) fn parse(text: &str, around: &Surroundings) -> Result<Config, Vec<Problem>> {
+    let mut check = Check {
+        text,
+        problems: Vec::new(),
+    };
+    let (root, mistakes) = DeTable::parse_recoverable(text);
+    for mistake in &mistakes {
+        check.at(
+            mistake.span().map_or(0, |span| span.start),
+            mistake.message().to_owned(),
+        );
+    }
+    if !check.problems.is_empty() {
+        return Err(check.problems);
+    }
+    check.known_everywhere(root.get_ref());
+    if !check.problems.is_empty() {
+        return Err(check.problems);
+    }
+    let file: File = match toml::from_str(text) {
+        Ok(file) => file,
+        Err(mistake) => {
+            check.at(
+                mistake.span().map_or(0, |span| span.start),
+                mistake.message().to_owned(),
+            );
+            return Err(check.problems);
+        }
+    };
+    let config = resolve(file, around, &mut check);
+    match config {
+        Some(config) if check.problems.is_empty() => Ok(config),
+        _ => Err(check.problems),
+    }
+}
+
+fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<Config> {
+    let state_dir = place(file.state_dir, || around.state_dir(), check);
+    let store_dir = check.value(file.store_dir, StoreDir::default(), |text| {
+        StoreDir::new(text).map_err(|error| format!("`store_dir` is not a store directory: {error}"))
+    });
+    let listen = listen(file.listen.unwrap_or_default(), around, check);
+    let stores = stores(file.store, check);
+    let limits = limits(file.limits.unwrap_or_default(), check);
+    let retention = Retention {
+        failures: check.value(
+            file.retention.unwrap_or_default().failures,
+            Retention::default().failures,
+            |text| duration::parse(text),
+        ),
+    };
+    Some(Config {
+        state_dir: state_dir?,
+        store_dir,
+        listen: listen?,
+        stores,
+        limits,
+        retention,
+    })
+}
+
+fn place(
+    given: Option<Spanned<PathBuf>>,
+    default: impl FnOnce() -> Result<PathBuf, String>,
+    check: &mut Check<'_>,
+) -> Option<PathBuf> {
+    if given.is_some() {
+        return check.value(given, None, |path| {
+            if path.is_absolute() {
+                Ok(Some(path.clone()))
+            } else {
+                Err(format!("`{}` must be an absolute path", path.display()))
+            }
+        });
+    }
+    default()
+        .map_err(|message| check.problems.push(Problem { line: None, message }))
+        .ok()
+}
+
+/// The longest path `bind` takes on Linux.
+const SOCKET_PATH_BYTES: usize = 107;
+
+fn listen(table: ListenTable, around: &Surroundings, check: &mut Check<'_>) -> Option<Listen> {
+    let offset = table.socket.as_ref().map_or(0, |socket| socket.span().start);
+    let socket = place(table.socket, || around.socket(), check)?;
+    if socket.as_os_str().len() > SOCKET_PATH_BYTES {
+        check.at(
+            offset,
+            format!(
+                "the socket path {} is longer than the {SOCKET_PATH_BYTES} bytes a socket can have; name a shorter one with `socket` in [listen]",
+                socket.display()
+            ),
+        );
+    }
+    Some(Listen {
+        socket,
+        mode: check.value(table.mode, 0o666, |text| {
+            u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o777)
+                .ok_or_else(|| format!("`mode` is `{text}`; write it in octal, like \"0660\""))
+        }),
+        http: check.value(table.http, Some(SocketAddr::from(([127, 0, 0, 1], 0))), |text| {
+            if text == "off" {
+                return Ok(None);
+            }
+            text.parse()
+                .map(Some)
+                .map_err(|_| format!("`http` is `{text}`; write an address like \"127.0.0.1:8473\", or \"off\""))
+        }),
+        writes: check.value(table.writes, Writes::Spool, |text| match text.as_str() {
+            "spool" => Ok(Writes::Spool),
+            "through" => Ok(Writes::Through),
+            _ => Err(format!("`writes` is `{text}`; it can be \"spool\" or \"through\"")),
+        }),
+        trusted_users: table.trusted_users.unwrap_or_else(|| around.trusted_users()),
+    })
+}
+
+fn stores(tables: Option<Vec<StoreTable>>, check: &mut Check<'_>) -> Vec<Store> {
+    let Some(tables) = tables else {
+        return vec![Store {
+            name: "auto".to_owned(),
+            uri: "auto".to_owned(),
+            slots: defaults::slots(),
+            cores: 0,
+            systems: defaults::systems(),
+            features: defaults::features(),
+            dispatch: Dispatch::Derivation,
+        }];
+    };
+    let mut names = BTreeSet::new();
+    tables
+        .into_iter()
+        .map(|table| store(table, &mut names, check))
+        .collect()
+}
+
+fn store(table: StoreTable, names: &mut BTreeSet<String>, check: &mut Check<'_>) -> Store {
+    let name = table.name.get_ref().clone();
+    if name.is_empty() {
+        check.at(table.name.span().start, "a store needs a name".to_owned());
+    } else if !names.insert(name.clone()) {
+        check.at(
+            table.name.span().start,
+            format!("there are two stores named `{name}`; names must differ"),
+        );
+    }
+    Store {
+        name,
+        uri: check.value(table.uri, "auto".to_owned(), |uri| Ok(uri.clone())),
+        slots: check.value(table.slots, defaults::slots(), |slots| match slots {
+            1..=10_000 => Ok(*slots),
+            _ => Err(format!("`slots` is {slots}; it must be between 1 and 10000")),
+        }),
+        cores: table.cores.unwrap_or(0),
+        systems: check.value(table.systems, defaults::systems(), |systems| {
+            if systems.is_empty() {
+                Err("`systems` is empty; a store that builds for no system is of no use".to_owned())
+            } else {
+                Ok(systems.clone())
+            }
+        }),
+        features: table.features.unwrap_or_else(defaults::features),
+        dispatch: check.value(table.dispatch, Dispatch::Derivation, |text| match text.as_str() {
+            "derivation" => Ok(Dispatch::Derivation),
+            "root" => Ok(Dispatch::Root),
+            _ => Err(format!("`dispatch` is `{text}`; it can be \"derivation\" or \"root\"")),
+        }),
+    }
+}
+
+fn limits(table: LimitsTable, check: &mut Check<'_>) -> Limits {
+    let default = Limits::default();
+    let at_least_one = |key: &'static str| {
+        move |value: &u64| match value {
+            0 => Err(format!("`{key}` is 0; a limit that lets nothing pass is of no use")),
+            _ => Ok(*value),
+        }
+    };
+    Limits {
+        connections: check.value(table.connections, default.connections, |value| {
+            match usize::try_from(*value) {
+                Ok(value @ 1..=1_000_000) => Ok(value),
+                _ => Err(format!("`connections` is {value}; it must be between 1 and 1000000")),
+            }
+        }),
+        jobs: check.value(table.jobs, default.jobs, at_least_one("jobs")),
+        closure_bytes: check.value(
+            table.closure_bytes,
+            default.closure_bytes,
+            at_least_one("closure_bytes"),
+        ),
+        closure_unpacked_bytes: check.value(
+            table.closure_unpacked_bytes,
+            default.closure_unpacked_bytes,
+            at_least_one("closure_unpacked_bytes"),
+        ),
+        nar_bytes: check.value(table.nar_bytes, default.nar_bytes, at_least_one("nar_bytes")),
+        log_bytes: check.value(table.log_bytes, default.log_bytes, at_least_one("log_bytes")),
+        build_time: check.value(table.build_time, default.build_time, |text| {
+            duration::parse(text).map(Some)
+        }),
+        silent_time: check.value(table.silent_time, default.silent_time, |text| {
+            duration::parse(text).map(Some)
+        }),
+        abandon_after: check.value(table.abandon_after, default.abandon_after, |text| duration::parse(text)),
+        store_retries: table.store_retries.unwrap_or(default.store_retries),
+        stop_time: check.value(table.stop_time, default.stop_time, |text| duration::parse(text)),
+    }
+}

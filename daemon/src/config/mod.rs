@@ -1,0 +1,180 @@
+//! The configuration: one TOML file, checked whole before anything is bound.
+//!
+//! [`Config`] is what the rest of the daemon sees: every value resolved and valid. [`file`] is the
+//! text form and its checks, [`defaults`] what holds where the file is silent or absent.
+
+mod defaults;
+mod duration;
+mod error;
+mod file;
+mod keys;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nixci_protocol::types::StoreDir;
+
+pub use error::{ConfigError, Problem};
+
+/// Everything the daemon is told. Made by [`Config::load`], [`Config::per_user`] or, in tests and
+/// for `--embedded`, [`Config::in_folder`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where index, spool, logs and lock live. Made when missing.
+    pub state_dir: PathBuf,
+    /// The store directory whose paths are taken.
+    pub store_dir: StoreDir,
+    /// What is listened on.
+    pub listen: Listen,
+    /// Where builds run; never empty, names are unique.
+    pub stores: Vec<Store>,
+    /// What is refused above which size.
+    pub limits: Limits,
+    /// What is kept for how long.
+    pub retention: Retention,
+}
+
+/// What is listened on, and what is done with what arrives.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+    /// The address of pages and API; none when HTTP is off. Port 0 takes a free one.
+    pub http: Option<SocketAddr>,
+    /// What stock clients' writes do.
+    pub writes: Writes,
+    /// Users who may add what carries no proof of its content. Root and the daemon's own user are
+    /// in it by default.
+    pub trusted_users: Vec<u32>,
+}
+
+/// What a stock client's writes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// They stay in the daemon's own spool until a build needs them.
+    Spool,
+    /// They go to the first store at once, for clients that look for them on the disk they share with it.
+    Through,
+}
+
+/// One place where builds run.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Its name in logs and pages.
+    pub name: String,
+    /// `auto`, `unix://…`, `ssh-ng://…` or `local?root=…`.
+    pub uri: String,
+    /// Builds it runs at once.
+    pub slots: u32,
+    /// Cores that one build may use; 0 means all.
+    pub cores: u32,
+    /// Systems it builds for.
+    pub systems: Vec<String>,
+    /// Features it offers, as in `requiredSystemFeatures`.
+    pub features: Vec<String>,
+    /// What is sent to it.
+    pub dispatch: Dispatch,
+}
+
+/// What is sent to a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dispatch {
+    /// Single derivations, in dependency order.
+    Derivation,
+    /// Whole roots; the store schedules what is below them by itself.
+    Root,
+}
+
+/// What is refused above which size. Error texts name the limit by its key.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Jobs in one evaluation.
+    pub jobs: u64,
+    /// Compressed bytes in one uploaded closure.
+    pub closure_bytes: u64,
+    /// Bytes in one uploaded closure once decompressed.
+    pub closure_unpacked_bytes: u64,
+    /// Bytes in one object.
+    pub nar_bytes: u64,
+    /// Bytes of log kept per attempt.
+    pub log_bytes: u64,
+    /// How long a build may run; none means as long as it likes.
+    pub build_time: Option<Duration>,
+    /// How long a build may print nothing; none means as long as it likes.
+    pub silent_time: Option<Duration>,
+    /// How long an evaluation without its client waits for more jobs.
+    pub abandon_after: Duration,
+    /// How often a build is tried again after its store failed.
+    pub store_retries: u32,
+    /// How long a stop waits for connections and builds to wind down.
+    pub stop_time: Duration,
+}
+
+/// What is kept for how long.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// How long a failed build is not tried again by itself.
+    pub failures: Duration,
+}
+
+impl Config {
+    /// Reads and checks a file. Every mistake in it is reported, each with its line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a text as if it had been read from `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        file::parse(text, &defaults::Surroundings::of_process()).map_err(|problems| ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
+    }
+
+    /// What holds for the current user when there is no file: socket and state in the user's runtime and
+    /// state folders (`/run/nixci`, `/var/lib/nixci` for root), store `auto`, one slot per core.
+    pub fn per_user() -> Result<Self, ConfigError> {
+        file::parse("", &defaults::Surroundings::of_process()).map_err(|problems| ConfigError::Defaults { problems })
+    }
+
+    /// A daemon that lives in one folder and builds on one store: for `--embedded` and for tests.
+    /// HTTP listens on a free loopback port.
+    #[must_use]
+    pub fn in_folder(folder: &Path, uri: &str, slots: u32) -> Self {
+        let around = defaults::Surroundings::of_process();
+        Self {
+            state_dir: folder.join("state"),
+            store_dir: StoreDir::default(),
+            listen: Listen {
+                socket: folder.join("socket"),
+                mode: 0o600,
+                http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+                writes: Writes::Spool,
+                trusted_users: around.trusted_users(),
+            },
+            stores: vec![Store {
+                name: "default".to_owned(),
+                uri: uri.to_owned(),
+                slots,
+                cores: 0,
+                systems: defaults::systems(),
+                features: defaults::features(),
+                dispatch: Dispatch::Derivation,
+            }],
+            limits: Limits::default(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

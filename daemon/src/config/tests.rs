@@ -1,0 +1,125 @@
+use super::*;
+
+fn problems(text: &str) -> String {
+    match Config::parse(text, Path::new("ci.toml")) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let config = Config::parse(
+        r#"
+            state_dir = "/srv/nixci"
+            store_dir = "/gnu/store"
+
+            [listen]
+            socket = "/run/ci.sock"
+            mode = "0660"
+            http = "127.0.0.1:8473"
+            writes = "through"
+            trusted_users = [0, 1000]
+
+            [[store]]
+            name = "big"
+            uri = "ssh-ng://builder@big"
+            slots = 32
+            systems = ["aarch64-linux"]
+            features = ["kvm"]
+            dispatch = "root"
+
+            [[store]]
+            name = "here"
+
+            [limits]
+            log_bytes = 1000
+            build_time = "12h"
+
+            [retention]
+            failures = "3d"
+        "#,
+        Path::new("ci.toml"),
+    )
+    .unwrap();
+    assert_eq!(config.state_dir, Path::new("/srv/nixci"));
+    assert_eq!(config.store_dir.to_string(), "/gnu/store");
+    assert_eq!(config.listen.mode, 0o660);
+    assert_eq!(config.listen.writes, Writes::Through);
+    assert_eq!(config.listen.http, Some("127.0.0.1:8473".parse().unwrap()));
+    assert_eq!(config.stores[0].dispatch, Dispatch::Root);
+    assert_eq!(config.stores[1].uri, "auto");
+    assert_eq!(config.limits.build_time, Some(Duration::from_secs(43_200)));
+    assert_eq!(config.limits.jobs, Limits::default().jobs);
+    assert_eq!(config.retention.failures, Duration::from_secs(259_200));
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
+    let text = "state_dir = \"/s\"\n\n[listen]\nsocket = \"/run/s\"\nsokcet = 1\n\n[[store]]\nname = \"a\"\nslot = 3\n";
+    assert_eq!(
+        problems(text),
+        "ci.toml:5: unknown key `sokcet` in [listen]; did you mean `socket`?\n\
+         ci.toml:9: unknown key `slot` in [[store]]; did you mean `slots`?"
+    );
+    for (text, expected) in [
+        (
+            "[listen]\nmode = \"9\"",
+            "ci.toml:2: `mode` is `9`; write it in octal, like \"0660\"",
+        ),
+        (
+            "[forge]\n",
+            "ci.toml:1: unknown key `forge` at the top level; known are",
+        ),
+        (
+            "[listen]\nhttp = \"here\"",
+            "ci.toml:2: `http` is `here`; write an address",
+        ),
+        ("[listen]\nhttp = 80", "ci.toml:2: invalid type"),
+        ("state_dir = \"rel\"", "ci.toml:1: `rel` must be an absolute path"),
+        (
+            "\nstore_dir = \"rel\"",
+            "ci.toml:2: `store_dir` is not a store directory",
+        ),
+        ("[[store]]\nslots = 1", "ci.toml:1: missing field `name`"),
+        ("[[store]]\nname = \"a\"\nslots = 0", "ci.toml:3: `slots` is 0"),
+        ("[[store]]\nname = \"a\"\nuri = \"s3://x\"", "ci.toml:3: "),
+        (
+            "[[store]]\nname = \"a\"\n[[store]]\nname = \"a\"",
+            "ci.toml:4: there are two stores named `a`",
+        ),
+        ("[limits]\nabandon_after = \"5\"", "ci.toml:2: `5` has no unit"),
+        ("[listen\n", "ci.toml:1: "),
+        ("state_dir = \"/a\"\nstate_dir = \"/b\"", "ci.toml:2: duplicate key"),
+    ] {
+        let found = problems(text);
+        assert!(found.starts_with(expected), "{text:?}: {found}");
+    }
+}
+
+#[test]
+fn a_socket_path_that_cannot_be_bound_is_refused_beforehand() {
+    let text = format!("[listen]\nsocket = \"/{}\"", "x".repeat(120));
+    assert!(problems(&text).contains("longer than the 107 bytes"));
+}
+
+#[test]
+fn defaults_follow_the_user() {
+    let root = defaults::Surroundings::default();
+    assert_eq!(root.socket().unwrap(), Path::new("/run/nixci/socket"));
+    assert_eq!(root.state_dir().unwrap(), Path::new("/var/lib/nixci"));
+    let user = defaults::Surroundings {
+        uid: 1000,
+        runtime_dir: Some("/run/user/1000".into()),
+        state_home: None,
+        home: Some("/home/u".into()),
+    };
+    assert_eq!(user.socket().unwrap(), Path::new("/run/user/1000/nixci/socket"));
+    assert_eq!(user.state_dir().unwrap(), Path::new("/home/u/.local/state/nixci"));
+    let nobody = defaults::Surroundings {
+        uid: 65534,
+        ..defaults::Surroundings::default()
+    };
+    let problems = file::parse("", &nobody).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}
