@@ -253,7 +253,7 @@ impl Driver<'_> {
             }
             Exit::Failed => {
                 self.failed(culprit, message::of_nix(&messages, self.own_frames()))
-                    .await?
+                    .await?;
             }
             Exit::Crashed { signal } => {
                 let said = message::of_nix(&messages, self.own_frames());
@@ -335,9 +335,9 @@ impl Driver<'_> {
             String::new()
         };
         let advice = if workers > 1 {
-            format!("set --workers 1 --max-memory-size {}", memory * workers as u64)
+            format!("set --workers 1 --max-memory {}", memory * workers as u64)
         } else {
-            format!("set --max-memory-size {} on a machine that has as much", memory * 2)
+            format!("set --max-memory {} on a machine that has as much", memory * 2)
         };
         format!(
             "the evaluator was killed for want of memory: {}{more} needs more than {memory} MiB; {advice}",

@@ -15,13 +15,18 @@ use super::process::{Exit, Group};
 use super::resources::Share;
 use super::{Event, FatalKind, Options, Source, names, script};
 
+const PROGRAM: &str = "nix-eval-jobs";
+
 /// Lines of its messages that are kept for an error.
 const KEPT_LINES: usize = 200;
 
 /// Whether it can be started.
-pub(super) fn on_path() -> bool {
+pub(super) fn is_there(options: &Options) -> bool {
+    if let Some(bin) = &options.nix_bin {
+        return bin.join(PROGRAM).is_file();
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join("nix-eval-jobs").is_file())
+    std::env::split_paths(&path).any(|folder| folder.join(PROGRAM).is_file())
 }
 
 /// A line; fields we have no use for are passed over.
@@ -79,7 +84,10 @@ async fn evaluate(
     events: &mpsc::Sender<Event>,
 ) -> Result<Option<(FatalKind, String)>, Stop> {
     let broken = |error: std::io::Error| Stop::Broken(error.to_string());
-    let mut command = Command::new("nix-eval-jobs");
+    let mut command = match &options.nix_bin {
+        Some(bin) => Command::new(bin.join(PROGRAM)),
+        None => Command::new(PROGRAM),
+    };
     arguments(&mut command, source, options, share, folder);
     let mut group = Group::spawn(&mut command, Stdio::piped()).map_err(broken)?;
     let stdout = Lines::new(group.stdout().map_err(broken)?);
@@ -106,7 +114,7 @@ async fn evaluate(
 /// What is wrong with the evaluation as a whole.
 fn verdict(seen: Seen, messages: &[String], exit: Exit, share: Share) -> Option<(FatalKind, String)> {
     let advice = format!(
-        "nix-eval-jobs was killed for want of memory, with {} workers of {} MiB; set --workers and --max-memory-size",
+        "nix-eval-jobs was killed for want of memory, with {} workers of {} MiB; set --workers and --max-memory",
         share.workers, share.memory
     );
     if let Exit::Killed { memory, .. } = exit {
@@ -218,9 +226,7 @@ fn arguments(command: &mut Command, source: &Source, options: &Options, share: S
     if let Some(store) = &options.store {
         command.args(["--option", "store", store]);
     }
-    for (name, value) in &options.settings {
-        command.args(["--option", name, value]);
-    }
+    command.args(script::arguments(&options.nix_args).1);
     if script::is_forced(source, options) {
         command.arg("--force-recurse");
     }
@@ -239,6 +245,123 @@ fn arguments(command: &mut Command, source: &Source, options: &Options, share: S
                 .arg("--impure")
                 .arg("--expr")
                 .arg(script::expression(source, options).unwrap_or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::{Evaluator, run};
+    use super::*;
+
+    /// A stand-in that prints recorded lines, since no registry has the real one. What it was called with
+    /// is in the file `args` beside it.
+    async fn events(lines: &str, end: &str) -> (Vec<Event>, String) {
+        let bin = tempfile::tempdir().unwrap();
+        let program = bin.path().join(PROGRAM);
+        let script = format!(
+            "#!/bin/sh\nprintf '%s\\n' \"$@\" > {}/args\ncat <<'END'\n{lines}\nEND\n{end}\n",
+            bin.path().display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let options = Options {
+            evaluator: Evaluator::Auto,
+            nix_bin: Some(bin.path().to_owned()),
+            workers: Some(3),
+            max_memory: Some(1000),
+            systems: vec!["x86_64-linux".to_owned()],
+            nix_args: vec!["--override-input".to_owned(), "a".to_owned(), "b".to_owned()],
+            ..Options::default()
+        };
+        let mut evaluation = run(Source::flake("/flake").unwrap(), options).unwrap();
+        let mut events = Vec::new();
+        while let Some(event) = evaluation.next().await {
+            if !matches!(event, Event::Progress { .. }) {
+                events.push(event);
+            }
+        }
+        (events, std::fs::read_to_string(bin.path().join("args")).unwrap())
+    }
+
+    const GOOD: &str = r#"{"attr":"x86_64-linux.coverage","attrPath":["x86_64-linux","coverage"],"drvPath":"/nix/store/8hq9f09xa5s6g9m02lw0sw59kkkvj57c-patchelf-coverage-0.15.0.drv","inputDrvs":{},"name":"patchelf-coverage-0.15.0","outputs":{"out":"/nix/store/dwf255bdbfvvbiqak941r83zlvxyipcs-patchelf-coverage-0.15.0"},"system":"x86_64-linux"}"#;
+
+    fn good() -> Event {
+        Event::Attr {
+            attr: "checks.x86_64-linux.coverage".parse().unwrap(),
+            drv_path: "/nix/store/8hq9f09xa5s6g9m02lw0sw59kkkvj57c-patchelf-coverage-0.15.0.drv".to_owned(),
+            name: "patchelf-coverage-0.15.0".to_owned(),
+            system: "x86_64-linux".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn derivations_and_errors_come_as_events() {
+        let meta = "m".repeat(5 << 20);
+        let lines = format!(
+            "{GOOD}\n{}\n{}\n{}",
+            r#"{"attr":"x86_64-linux.\"a.b\"","attrPath":["x86_64-linux","a.b"],"error":"error: \u001b[31mboom\u001b[0m"}"#,
+            r#"{"attr":"x","attrPath":["x"],"drvPath":"/nix/store/x.drv","name":"x","system":"riscv64-linux"}"#,
+            GOOD.replace(
+                "\"system\"",
+                &format!("\"meta\":{{\"longDescription\":\"{meta}\"}},\"system\"")
+            ),
+        );
+        let (events, args) = events(&lines, "").await;
+        let error = Event::AttrError {
+            attr: "checks.x86_64-linux.\"a.b\"".parse().unwrap(),
+            message: "error: boom".to_owned(),
+        };
+        assert_eq!(events, [good(), error, good(), Event::Done]);
+        let args: Vec<_> = args.lines().collect();
+        for pair in [
+            ["--workers", "3"],
+            ["--max-memory-size", "1000"],
+            ["--flake", "/flake#checks"],
+            ["--override-input", "a"],
+        ] {
+            assert!(args.windows(2).any(|two| two == pair), "{pair:?} in {args:?}");
+        }
+        assert!(args.contains(&"--gc-roots-dir") && args.contains(&"--select"));
+        assert!(!args.contains(&"--impure") && !args.contains(&"--force-recurse"));
+    }
+
+    #[tokio::test]
+    async fn an_evaluation_that_fails_as_a_whole_is_told_from_one_that_was_killed() {
+        let whole = FatalKind::WholeEvaluation;
+        let killed = FatalKind::Killed { memory: 0 };
+        for (line, end, expected, reason) in [
+            ("", "echo error: no such flake >&2; exit 1", whole, "no such flake"),
+            (r#"{"error":"error: lost"}"#, "", whole, "lost"),
+            (
+                r#"{"attr":"","attrPath":[],"error":"error: at the root"}"#,
+                "exit 1",
+                whole,
+                "at the root",
+            ),
+            (
+                r#"{"error":"evaluation worker 3 killed by signal 9"}"#,
+                "exit 1",
+                killed,
+                "--max-memory",
+            ),
+            ("", "kill -KILL $$", killed, "--workers"),
+            ("", "kill -SEGV $$", whole, "signal 11"),
+            ("{ not json", "", whole, "not understood"),
+        ] {
+            let (events, _) = events(&format!("{GOOD}\n{line}"), end).await;
+            assert_eq!(events.first(), Some(&good()), "{line} {end}");
+            assert_eq!(events.last(), Some(&Event::Done));
+            let [.., Event::Fatal { kind, message }, _] = &events[..] else {
+                panic!("{events:?}")
+            };
+            match kind {
+                FatalKind::Killed { .. } => assert!(matches!(expected, FatalKind::Killed { .. }), "{message}"),
+                FatalKind::WholeEvaluation => assert_eq!(expected, whole, "{message}"),
+            }
+            assert!(message.contains(reason), "{message}");
         }
     }
 }

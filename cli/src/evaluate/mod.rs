@@ -47,14 +47,14 @@ pub(crate) enum Source {
         /// `packages`, …) are walked for all systems.
         attribute: AttrPath,
     },
-    /// A file, evaluated impurely, as `nix-build` does. A function is called with [`Options::args`].
+    /// A file, evaluated impurely, as `nix-build` does. A function is called with what [`Options::nix_args`] has.
     File {
         /// The file, or a folder with a `default.nix`.
         path: PathBuf,
         /// The attribute under what it evaluates to; empty for all of it.
         attribute: AttrPath,
     },
-    /// An expression, evaluated impurely. A function is called with [`Options::args`].
+    /// An expression, evaluated impurely. A function is called with what [`Options::nix_args`] has.
     Expr {
         /// The expression.
         text: String,
@@ -86,14 +86,14 @@ impl Source {
 }
 
 /// Which program evaluates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Evaluator {
     /// `nix-eval-jobs` when it is on `PATH`, else the built-in one.
     #[default]
     Auto,
     /// `nix-eval-jobs`.
     NixEvalJobs,
-    /// The built-in one.
+    /// The built-in one, which needs only `nix`.
     BuiltIn,
 }
 
@@ -108,31 +108,23 @@ pub(crate) struct Options {
     pub(crate) apply: Option<String>,
     /// Enters every attribute set, not only those with `recurseForDerivations = true`.
     pub(crate) force_recurse: bool,
-    /// Only derivations of these systems; all when empty.
+    /// Only derivations of these systems; all when empty. Where jobs are grouped by system, the others are
+    /// not evaluated at all.
     pub(crate) systems: Vec<String>,
-    /// Arguments for a file or an expression that is a function.
-    pub(crate) args: Vec<(String, Argument)>,
     /// Evaluates a flake impurely.
     pub(crate) impure: bool,
     /// Evaluators at once; by default as many as there are cores, and memory for.
     pub(crate) workers: Option<usize>,
     /// MiB that one evaluator may use; by default its share of the memory that is free.
-    pub(crate) max_memory_size: Option<u64>,
-    /// Settings for `nix`, as with its `--option NAME VALUE`.
-    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) max_memory: Option<u64>,
+    /// Arguments for the program that evaluates, such as `--override-input` or `--option`. `--arg NAME
+    /// EXPR` and `--argstr NAME TEXT` are what a file or an expression that is a function is called with.
+    pub(crate) nix_args: Vec<String>,
     /// The store that is evaluated into, as with Nix's `--store`; by default the one Nix finds itself.
     pub(crate) store: Option<String>,
-    /// The folder that holds `nix` and `nix-instantiate`; by default they are looked for on `PATH`.
+    /// The folder that holds `nix`, `nix-instantiate` and `nix-eval-jobs`, the last if at all; by default
+    /// they are looked for on `PATH`.
     pub(crate) nix_bin: Option<PathBuf>,
-}
-
-/// The value of one of [`Options::args`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Argument {
-    /// A Nix expression, as with `--arg`.
-    Expr(String),
-    /// A text, as with `--argstr`.
-    Text(String),
 }
 
 /// What comes out of an evaluation.
@@ -194,8 +186,7 @@ pub(crate) enum FatalKind {
 pub(crate) struct Evaluation {
     events: mpsc::Receiver<Event>,
     driver: JoinHandle<()>,
-    // Dropped after `drop` has aborted the driver.
-    _roots: Roots,
+    roots: Roots,
 }
 
 impl Evaluation {
@@ -207,6 +198,7 @@ impl Evaluation {
 
 impl Drop for Evaluation {
     fn drop(&mut self) {
+        tracing::debug!(folder = %self.roots.folder().display(), "giving the roots of an evaluation up");
         self.driver.abort();
     }
 }
@@ -221,7 +213,7 @@ pub(crate) fn run(source: Source, options: Options) -> std::io::Result<Evaluatio
     let folder = roots.folder().to_owned();
     let driver = tokio::spawn(async move {
         let external = match options.evaluator {
-            Evaluator::Auto => eval_jobs::on_path(),
+            Evaluator::Auto => eval_jobs::is_there(&options),
             Evaluator::NixEvalJobs => true,
             Evaluator::BuiltIn => false,
         };
@@ -231,9 +223,5 @@ pub(crate) fn run(source: Source, options: Options) -> std::io::Result<Evaluatio
             builtin::drive(source, options, &folder, &sender).await;
         }
     });
-    Ok(Evaluation {
-        events,
-        driver,
-        _roots: roots,
-    })
+    Ok(Evaluation { events, driver, roots })
 }

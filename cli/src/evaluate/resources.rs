@@ -29,14 +29,12 @@ impl Share {
     fn divide(options: &Options, cores: usize, free: u64) -> Self {
         // A quarter stays for Nix's daemon, the files read and everything else.
         let budget = free / 4 * 3;
-        let per_worker = options.max_memory_size.unwrap_or(MIB_PER_WORKER).max(1);
+        let per_worker = options.max_memory.unwrap_or(MIB_PER_WORKER).max(1);
         let fitting = usize::try_from(budget / per_worker).unwrap_or(usize::MAX);
         let workers = options.workers.unwrap_or(cores.min(fitting)).max(1);
         Self {
             workers,
-            memory: options
-                .max_memory_size
-                .unwrap_or_else(|| (budget / workers as u64).max(512)),
+            memory: options.max_memory.unwrap_or_else(|| (budget / workers as u64).max(512)),
         }
     }
 }
@@ -65,9 +63,9 @@ mod tests {
 
     #[test]
     fn workers_fit_cores_and_memory() {
-        let options = |workers, max_memory_size| Options {
+        let options = |workers, max_memory| Options {
             workers,
-            max_memory_size,
+            max_memory,
             ..Options::default()
         };
         for (options, cores, free, expected) in [

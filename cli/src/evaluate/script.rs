@@ -7,7 +7,7 @@ use nixci_protocol::nixci::attr_path::AttrPath;
 use serde::Serialize;
 use tokio::process::Command;
 
-use super::{Argument, Options, Source};
+use super::{Options, Source};
 
 const SELECT: &str = include_str!("select.nix");
 const WALK: &str = include_str!("walk.nix");
@@ -112,11 +112,7 @@ pub(super) fn expression(source: &Source, options: &Options) -> Option<String> {
         Source::Expr { text, .. } => text.clone(),
     };
     let mut args = String::new();
-    for (name, value) in &options.args {
-        let value = match value {
-            Argument::Expr(text) => format!("(\n{text}\n)"),
-            Argument::Text(text) => literal(text),
-        };
+    for (name, value) in arguments(&options.nix_args).0 {
         args.extend([&literal(name), " = ", &value, "; "]);
     }
     let names = json(&source.attribute().names());
@@ -125,6 +121,25 @@ pub(super) fn expression(source: &Source, options: &Options) -> Option<String> {
          then value (builtins.intersectAttrs (builtins.functionArgs value) {{ {args}}}) else value; \
          in call (builtins.foldl' (value: name: (call value).${{name}}) (\n{value}\n) {names})"
     ))
+}
+
+/// Parts arguments into those for a function, as Nix text by name, and those for the evaluator.
+pub(super) fn arguments(args: &[String]) -> (Vec<(&str, String)>, Vec<&str>) {
+    let (mut named, mut rest) = (Vec::new(), Vec::new());
+    let mut args = args.iter().map(String::as_str);
+    while let Some(arg) = args.next() {
+        if !matches!(arg, "--arg" | "--argstr") {
+            rest.push(arg);
+            continue;
+        }
+        // An argument that is cut short goes to the evaluator, which says so.
+        match (args.next(), args.next()) {
+            (Some(name), Some(text)) if arg == "--argstr" => named.push((name, literal(text))),
+            (Some(name), Some(text)) => named.push((name, format!("(\n{text}\n)"))),
+            (name, _) => rest.extend([arg].into_iter().chain(name)),
+        }
+    }
+    (named, rest)
 }
 
 /// Programs and settings common to all processes of an evaluation.
@@ -140,9 +155,6 @@ impl Nix {
         let mut settings: Vec<OsString> = Vec::new();
         if let Some(store) = &options.store {
             settings.extend(["--option".into(), "store".into(), store.into()]);
-        }
-        for (name, value) in &options.settings {
-            settings.extend(["--option".into(), name.into(), value.into()]);
         }
         Self {
             bin: options.nix_bin.clone(),
@@ -192,7 +204,8 @@ pub(super) fn eval(nix: &Nix, source: &Source, options: &Options, version: &str,
         .args(["eval", "--extra-experimental-features", "nix-command flakes"])
         // Two processes cannot share the cache, and what is cached is not instantiated.
         .args(["--option", "eval-cache", "false"])
-        .args(["--log-format", "raw", "--raw"]);
+        .args(["--log-format", "raw", "--raw"])
+        .args(arguments(&options.nix_args).1);
     match source {
         Source::Flake { reference, attribute } => {
             if options.impure {
@@ -231,6 +244,17 @@ mod tests {
     #[test]
     fn texts_survive_as_nix_literals() {
         assert_eq!(literal("a\"b\\c${d}\n"), r#""a\"b\\c\${d}\n""#);
+    }
+
+    #[test]
+    fn arguments_of_functions_are_told_from_those_of_nix() {
+        let args = [
+            "--arg", "x", "1", "--option", "a", "b", "--argstr", "y", "$", "--arg", "z",
+        ]
+        .map(str::to_owned);
+        let (named, rest) = arguments(&args);
+        assert_eq!(named, [("x", "(\n1\n)".to_owned()), ("y", "\"\\$\"".to_owned())]);
+        assert_eq!(rest, ["--option", "a", "b", "--arg", "z"]);
     }
 
     #[test]
