@@ -2,6 +2,7 @@
 
 pub mod derivation;
 pub mod index;
+pub mod logs;
+pub mod negotiate;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod logs;

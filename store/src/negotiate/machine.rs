@@ -1,0 +1,290 @@
+//! The machine: which paths to read, which to ask about, and what is missing in the end. No I/O, no time.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use nixci_protocol::types::StorePath;
+
+/// What the machine wants next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tell me the references of these, by [`Negotiation::know`].
+    Read(Vec<StorePath>),
+    /// Tell me which of these are valid, by [`Negotiation::answer`].
+    Ask(Vec<StorePath>),
+    /// All is known: these are missing, references first.
+    Done(Vec<StorePath>),
+}
+
+/// Finds out what another store lacks of a closure, in few rounds of questions.
+///
+/// A valid path's references are valid, so only paths above the frontier are asked about: the roots, then what missing
+/// paths refer to. From the second round on a question goes twice as many levels below the frontier as the one before,
+/// so a missing part of depth *d* takes about log₂ *d* rounds. References are asked for lazily, level by level.
+#[derive(Debug)]
+pub struct Negotiation {
+    numbers: HashMap<StorePath, u32, FixedState>,
+    nodes: Vec<Node>,
+    roots: Vec<u32>,
+    /// Missing nodes that a root needs and that were not looked below yet.
+    open: Vec<u32>,
+    /// The question in the making: first the frontier, then the speculative levels.
+    question: Vec<u32>,
+    /// Where the last level of `question` begins.
+    layer: usize,
+    /// How many levels below the frontier the question has, and how many it is to have.
+    level: u32,
+    levels: u32,
+    rounds: u32,
+    asked: bool,
+}
+
+#[derive(Debug)]
+struct Node {
+    path: StorePath,
+    references: Option<Box<[u32]>>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Unknown,
+    /// In the question in the making, or in the one under way.
+    InQuestion,
+    Valid,
+    Missing,
+    /// Missing, and reached from a root through missing paths only.
+    Needed,
+}
+
+impl Negotiation {
+    /// Starts with the paths that are to be valid in the end.
+    pub fn new(roots: impl IntoIterator<Item = StorePath>) -> Self {
+        let mut this = Self {
+            numbers: HashMap::default(),
+            nodes: Vec::new(),
+            roots: Vec::new(),
+            open: Vec::new(),
+            question: Vec::new(),
+            layer: 0,
+            level: 0,
+            levels: 0,
+            rounds: 0,
+            asked: false,
+        };
+        for root in roots {
+            let root = this.number(root);
+            if this.nodes[root as usize].state == State::Unknown {
+                this.nodes[root as usize].state = State::InQuestion;
+                this.roots.push(root);
+            }
+        }
+        this.question.clone_from(&this.roots);
+        this
+    }
+
+    /// How many questions were answered so far.
+    #[must_use]
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// What to do next. After [`Step::Read`] and [`Step::Ask`] it is to be called again when the machine has been told;
+    /// before that it says the same again.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a step wants an answer, so this is no iterator"
+    )]
+    pub fn next(&mut self) -> Step {
+        if !self.asked {
+            if let Some(unread) = self.look_below_missing() {
+                return Step::Read(unread);
+            }
+            if let Some(unread) = self.look_below_frontier() {
+                return Step::Read(unread);
+            }
+            if self.question.is_empty() {
+                return Step::Done(self.missing());
+            }
+            self.asked = true;
+        }
+        Step::Ask(
+            self.question
+                .iter()
+                .map(|node| self.nodes[*node as usize].path.clone())
+                .collect(),
+        )
+    }
+
+    /// Tells the references of a path. References to itself are ignored.
+    pub fn know(&mut self, path: &StorePath, references: impl IntoIterator<Item = StorePath>) {
+        let node = self.number(path.clone());
+        let references = references
+            .into_iter()
+            .map(|reference| self.number(reference))
+            .filter(|it| *it != node);
+        let references: Box<[u32]> = references.collect();
+        let this = &mut self.nodes[node as usize];
+        this.references = Some(references);
+        if this.state == State::Valid {
+            self.spread_validity(node);
+        }
+    }
+
+    /// Answers the last question: which of its paths, by position, are valid.
+    pub fn answer(&mut self, is_valid: impl Fn(usize) -> bool) {
+        if !self.asked {
+            return;
+        }
+        self.asked = false;
+        self.rounds += 1;
+        let question = std::mem::take(&mut self.question);
+        for (position, node) in question.iter().enumerate() {
+            let state = if is_valid(position) {
+                State::Valid
+            } else {
+                State::Missing
+            };
+            self.nodes[*node as usize].state = state;
+        }
+        for node in question {
+            if self.nodes[node as usize].state == State::Valid {
+                self.spread_validity(node);
+            }
+        }
+        if self.rounds == 1 {
+            for root in self.roots.clone() {
+                self.need(root);
+            }
+        } else {
+            // Whatever is missing now may be needed by what was needed before.
+            self.open = (0..self.nodes.len() as u32)
+                .filter(|node| self.nodes[*node as usize].state == State::Needed)
+                .collect();
+        }
+        self.layer = 0;
+        self.level = 0;
+        self.levels = (1_u32 << self.rounds.min(30)) - 1;
+    }
+
+    fn number(&mut self, path: StorePath) -> u32 {
+        if let Some(number) = self.numbers.get(&path) {
+            return *number;
+        }
+        let number = self.nodes.len() as u32;
+        self.numbers.insert(path.clone(), number);
+        self.nodes.push(Node {
+            path,
+            references: None,
+            state: State::Unknown,
+        });
+        number
+    }
+
+    fn references(&self, node: u32) -> &[u32] {
+        self.nodes[node as usize].references.as_deref().unwrap_or_default()
+    }
+
+    fn put_in_question(&mut self, node: u32) {
+        let state = &mut self.nodes[node as usize].state;
+        if *state == State::Unknown {
+            *state = State::InQuestion;
+            self.question.push(node);
+        }
+    }
+
+    fn need(&mut self, node: u32) {
+        let state = &mut self.nodes[node as usize].state;
+        if *state == State::Missing {
+            *state = State::Needed;
+            self.open.push(node);
+        }
+    }
+
+    /// What a valid path refers to is valid. What was found missing stays so: then the store is being collected, and
+    /// sending a path once too often is the safe side.
+    fn spread_validity(&mut self, node: u32) {
+        let mut stack = vec![node];
+        while let Some(node) = stack.pop() {
+            for position in 0..self.references(node).len() {
+                let reference = self.references(node)[position];
+                let state = &mut self.nodes[reference as usize].state;
+                if *state == State::Unknown {
+                    *state = State::Valid;
+                    stack.push(reference);
+                }
+            }
+        }
+    }
+
+    /// Walks from needed paths to the frontier, and gives back paths whose references that takes.
+    fn look_below_missing(&mut self) -> Option<Vec<StorePath>> {
+        let mut unread = Vec::new();
+        while let Some(node) = self.open.pop() {
+            if self.nodes[node as usize].references.is_none() {
+                unread.push(node);
+            }
+            for position in 0..self.references(node).len() {
+                let reference = self.references(node)[position];
+                self.need(reference);
+                self.put_in_question(reference);
+            }
+        }
+        if unread.is_empty() {
+            return None;
+        }
+        let paths = unread
+            .iter()
+            .map(|node| self.nodes[*node as usize].path.clone())
+            .collect();
+        self.open = unread;
+        Some(paths)
+    }
+
+    /// Adds levels below the frontier to the question, and gives back paths whose references that takes.
+    fn look_below_frontier(&mut self) -> Option<Vec<StorePath>> {
+        while self.level < self.levels && self.layer < self.question.len() {
+            let layer = self.layer..self.question.len();
+            let unread: Vec<_> = (self.question[layer.clone()].iter())
+                .map(|node| &self.nodes[*node as usize])
+                .filter(|node| node.references.is_none())
+                .map(|node| node.path.clone())
+                .collect();
+            if !unread.is_empty() {
+                return Some(unread);
+            }
+            self.layer = layer.end;
+            self.level += 1;
+            for position in layer {
+                let node = self.question[position];
+                for position in 0..self.references(node).len() {
+                    self.put_in_question(self.references(node)[position]);
+                }
+            }
+        }
+        None
+    }
+
+    /// The needed paths, references first.
+    fn missing(&self) -> Vec<StorePath> {
+        let mut order = Vec::new();
+        let mut seen = vec![false; self.nodes.len()];
+        let mut stack: Vec<(u32, usize)> = Vec::new();
+        for root in &self.roots {
+            stack.push((*root, 0));
+            while let Some((node, next)) = stack.last_mut() {
+                let this = &self.nodes[*node as usize];
+                if *next == 0 && (this.state != State::Needed || std::mem::replace(&mut seen[*node as usize], true)) {
+                    stack.pop();
+                } else if let Some(reference) = self.references(*node).get(*next) {
+                    *next += 1;
+                    stack.push((*reference, 0));
+                } else {
+                    order.push(this.path.clone());
+                    stack.pop();
+                }
+            }
+        }
+        order
+    }
+}
