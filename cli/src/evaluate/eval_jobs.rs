@@ -128,10 +128,14 @@ fn verdict(seen: Seen, messages: &[String], exit: Exit, share: Share) -> Option<
     }
     match exit {
         Exit::Success | Exit::Killed { .. } => None,
-        Exit::Failed => Some((
-            FatalKind::WholeEvaluation,
-            message::of_nix(messages, message::OwnFrames::Keep),
-        )),
+        Exit::Failed => {
+            let said = message::of_nix(messages, message::OwnFrames::Keep);
+            Some(if is_kill(&said) {
+                (FatalKind::Killed { memory: 0 }, format!("{advice}\n{said}"))
+            } else {
+                (FatalKind::WholeEvaluation, said)
+            })
+        }
         Exit::Crashed { signal } => Some((
             FatalKind::WholeEvaluation,
             format!("nix-eval-jobs crashed with signal {signal}"),
@@ -208,11 +212,7 @@ async fn read(
 
 /// Whether an error of a worker says that it was killed.
 fn is_kill(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    ["killed by signal 9", "out of memory", "oom"]
-        .iter()
-        .any(|sign| message.contains(sign))
-        && message.contains("worker")
+    message.contains("evaluation worker") && message.contains("killed by SIGKILL")
 }
 
 fn arguments(command: &mut Command, source: &Source, options: &Options, share: Share, folder: &FsPath) {
@@ -342,8 +342,8 @@ mod tests {
                 "at the root",
             ),
             (
-                r#"{"error":"evaluation worker 3 killed by signal 9"}"#,
-                "exit 1",
+                "",
+                "echo 'error: while waiting, evaluation worker got killed by SIGKILL, maybe memory limit reached?' >&2; exit 1",
                 killed,
                 "--max-memory",
             ),
