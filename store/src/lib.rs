@@ -4,5 +4,6 @@ pub mod derivation;
 pub mod index;
 pub mod logs;
 pub mod negotiate;
+pub mod spool;
 #[cfg(feature = "testing")]
 pub mod testing;

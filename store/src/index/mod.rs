@@ -38,7 +38,7 @@ mod readers;
 mod schema;
 mod writer;
 
-pub(crate) use database::Database;
+pub(crate) use database::{Database, open_reader};
 pub use error::{Error, Result};
 pub(crate) use writer::Durability;
 

@@ -1,0 +1,316 @@
+//! The daemon's own store of objects that were uploaded and may not be forwarded yet.
+//!
+//! An object counts once it is checked ([`verify`], [`Spool::receive`]) and [added](Spool::add), and then it is on
+//! disk: small ones in `spool.db`, compressed in blocks, larger ones as zstd files in `nars/`. The set of valid
+//! digests is in memory as well, so that validity is answered without a disk.
+//!
+//! **Invariants.** Only what was [`Verified`] is added. Everything an object refers to is here. A row is committed
+//! only after the file it names is durable, and the set in memory grows only after the commit. Nothing is added in
+//! part: a batch is one transaction.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use nixci_protocol::types::{PathInfo, StoreDir, StorePath};
+use rusqlite_migration::{M, Migrations};
+
+mod error;
+mod file_nar;
+mod large;
+mod nar;
+mod objects;
+mod receive;
+mod verify;
+
+pub use error::{Error, Result};
+pub use nar::Nar;
+pub use verify::{Authority, Verified, VerifyError, verify};
+
+use crate::index::{Database, Durability, open_reader};
+use file_nar::FileNar;
+use large::{Folder, LargeFile};
+use objects::{New, NewPlace, Packed, Place};
+use verify::Content;
+
+/// NARs of this size and more are files.
+pub const LARGE: u64 = 256 * 1024;
+/// Bytes of small NARs that are compressed together: enough to compress well, few enough to unpack for one of them.
+const BLOCK: usize = 256 * 1024;
+/// Level 1 packs derivations to a sixth at several hundred megabytes a second; higher levels gain little on blocks.
+const LEVEL: i32 = 1;
+/// Unpacked blocks that are kept, because objects are read in the order in which they came.
+const BLOCKS_KEPT: usize = 16;
+
+const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001-first.sql"))];
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| Migrations::from_slice(STEPS));
+
+type Digests = HashSet<[u8; 20], foldhash::fast::RandomState>;
+
+/// A handle on the spool; clones share it.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    store_dir: StoreDir,
+    database: Database,
+    large: Folder,
+    /// Held for memory work only.
+    valid: Arc<RwLock<Digests>>,
+    /// Held for memory work only.
+    blocks: Arc<Mutex<VecDeque<(i64, Bytes)>>>,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, or makes an empty one, and removes what a crash has left there. Blocks.
+    pub fn open(dir: &Path, store_dir: StoreDir) -> Result<Self> {
+        std::fs::create_dir_all(dir).map_err(|error| Error::file("make the folder", dir, error))?;
+        let path = dir.join("spool.db");
+        let database = Database::open(&path, "spool", &MIGRATIONS, STEPS.len() as i64)?;
+        let conn = open_reader(&path).map_err(crate::index::Error::from)?;
+        let (digests, files) = objects::load(&conn)?;
+        let large = Folder::open(&dir.join("nars"), &files.into_iter().collect())?;
+        Ok(Self {
+            store_dir,
+            database,
+            large,
+            valid: Arc::new(RwLock::new(digests.into_iter().collect())),
+            blocks: Arc::default(),
+        })
+    }
+
+    /// The store directory its paths are in.
+    #[must_use]
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    /// How many objects are here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.valid().len()
+    }
+
+    /// Whether nothing is here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.valid().is_empty()
+    }
+
+    /// Whether an object is here, and with it everything it refers to. Answered from memory, by the digest, which no
+    /// two paths share.
+    #[must_use]
+    pub fn contains(&self, path: &StorePath) -> bool {
+        self.valid().contains(path.digest())
+    }
+
+    /// Which of these are here: bit *i* is bit `i % 8` of byte `i / 8`. Answered from memory.
+    #[must_use]
+    pub fn valid_batch(&self, digests: &[[u8; 20]]) -> Vec<u8> {
+        let valid = self.valid();
+        let mut bits = vec![0; digests.len().div_ceil(8)];
+        for (at, digest) in digests.iter().enumerate() {
+            if valid.contains(digest) {
+                bits[at / 8] |= 1 << (at % 8);
+            }
+        }
+        bits
+    }
+
+    /// Adds objects, all or none, and returns how many were new. They are on disk when it returns.
+    ///
+    /// Each may refer to what is here and to others of the batch, in any order; else it fails with
+    /// [`Error::MissingReference`]. One commit costs some milliseconds, so callers add many at once. A caller that
+    /// goes away does not undo it.
+    pub async fn add(&self, objects: Vec<Verified>) -> Result<u64> {
+        if objects.is_empty() {
+            return Ok(0);
+        }
+        // A task of its own, so that a caller that is cancelled does not part files, rows and memory.
+        let added = tokio::spawn(self.clone().add_whole(objects));
+        added.await.map_err(|_| Error::Stopped)?
+    }
+
+    async fn add_whole(self, objects: Vec<Verified>) -> Result<u64> {
+        let folder = self.large.clone();
+        let batch = tokio::task::spawn_blocking(move || Batch::new(&folder, objects));
+        let Batch { new, blocks, mut files } = batch.await.map_err(|_| Error::Stopped)??;
+        let digests: Vec<_> = new.iter().map(|object| *object.info.path.digest()).collect();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.as_secs());
+        let added = self.database.write(Durability::Power, move |tx| {
+            let added = objects::add(tx, &blocks, &new, now)?;
+            Ok(added.map(|added| (added, new)))
+        });
+        let (added, new) = added.await?.map_err(|dangling| Error::MissingReference {
+            path: dangling.path,
+            reference: dangling.reference,
+        })?;
+        let named: HashSet<&str> = new
+            .iter()
+            .zip(&added)
+            .filter_map(|(object, is_new)| match &object.place {
+                NewPlace::File(name) if *is_new => Some(name.as_str()),
+                NewPlace::File(_) | NewPlace::Block { .. } => None,
+            })
+            .collect();
+        files
+            .iter_mut()
+            .filter(|file| named.contains(file.name().as_str()))
+            .for_each(LargeFile::keep);
+        self.valid
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(digests);
+        Ok(added.into_iter().filter(|is_new| *is_new).count() as u64)
+    }
+
+    /// What is known of an object.
+    pub async fn info(&self, path: &StorePath) -> Result<Option<PathInfo>> {
+        Ok(self.infos(vec![path.clone()]).await?.pop().flatten())
+    }
+
+    /// What is known of objects, in the order given; none for what is not here.
+    pub async fn infos(&self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>> {
+        Ok(self.database.read(move |conn| objects::infos(conn, &paths)).await?)
+    }
+
+    /// The references of objects, themselves included where they refer to themselves, in the order given; none for
+    /// what is not here.
+    pub async fn references(&self, paths: Vec<StorePath>) -> Result<Vec<Option<Vec<StorePath>>>> {
+        Ok(self
+            .database
+            .read(move |conn| objects::references(conn, &paths))
+            .await?)
+    }
+
+    /// The NAR of an object, to be read as a stream.
+    pub async fn nar(&self, path: &StorePath) -> Result<Option<Nar>> {
+        let of = path.clone();
+        let place = self.database.read(move |conn| objects::place(conn, &of)).await?;
+        Ok(match place {
+            None => None,
+            Some(Place::Block { block, at, size }) => Some(Nar::small(self.slice(path, block, at, size).await?)),
+            Some(Place::File { name, size }) => {
+                let folder = self.large.clone();
+                let reading = tokio::task::spawn_blocking(move || folder.read(&name));
+                Some(Nar::large(reading.await.map_err(|_| Error::Stopped)??, size))
+            }
+        })
+    }
+
+    /// The NAR of an object of less than [`LARGE`] bytes; none for a larger one and for what is not here.
+    pub async fn small(&self, path: &StorePath) -> Result<Option<Bytes>> {
+        let of = path.clone();
+        match self.database.read(move |conn| objects::place(conn, &of)).await? {
+            Some(Place::Block { block, at, size }) => Ok(Some(self.slice(path, block, at, size).await?)),
+            Some(Place::File { .. }) | None => Ok(None),
+        }
+    }
+
+    /// The content of an object that is one plain file of less than [`LARGE`] bytes, such as a `.drv`; none for
+    /// anything else.
+    pub async fn file(&self, path: &StorePath) -> Result<Option<Bytes>> {
+        let nar = self.small(path).await?;
+        Ok(nar.and_then(|nar| FileNar::contents(&nar).map(|content| nar.slice_ref(content))))
+    }
+
+    /// Finishes what is queued and closes the database; afterwards adding is refused.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
+
+    fn valid(&self) -> std::sync::RwLockReadGuard<'_, Digests> {
+        self.valid.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A NAR within a block.
+    async fn slice(&self, path: &StorePath, block: i64, at: usize, size: usize) -> Result<Bytes> {
+        let kept = {
+            let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+            blocks
+                .iter()
+                .find(|(id, _)| *id == block)
+                .map(|(_, content)| content.clone())
+        };
+        let content = match kept {
+            Some(content) => content,
+            None => {
+                let content = self.database.read(move |conn| objects::block(conn, block)).await?;
+                let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+                blocks.truncate(BLOCKS_KEPT - 1);
+                blocks.push_front((block, content.clone()));
+                content
+            }
+        };
+        let end = at.checked_add(size).filter(|end| *end <= content.len());
+        match end {
+            Some(end) => Ok(content.slice(at..end)),
+            None => Err(Error::Damaged {
+                path: path.clone(),
+                what: format!("block {block} is too short"),
+            }),
+        }
+    }
+}
+
+/// Objects on their way into the database.
+struct Batch {
+    new: Vec<New>,
+    blocks: Vec<Packed>,
+    /// Removed again unless a row names them.
+    files: Vec<LargeFile>,
+}
+
+impl Batch {
+    /// Packs small NARs into blocks and gives files their names. Blocks.
+    fn new(folder: &Folder, objects: Vec<Verified>) -> Result<Self> {
+        let mut batch = Self {
+            new: Vec::with_capacity(objects.len()),
+            blocks: Vec::new(),
+            files: Vec::new(),
+        };
+        let mut filling = Vec::new();
+        for object in objects {
+            let (info, content) = object.into_parts();
+            let place = match content {
+                Content::Small(nar) => {
+                    if !filling.is_empty() && filling.len() + nar.len() > BLOCK {
+                        batch.pack(&mut filling)?;
+                    }
+                    let at = filling.len();
+                    filling.extend_from_slice(&nar);
+                    NewPlace::Block {
+                        block: batch.blocks.len(),
+                        at,
+                    }
+                }
+                Content::Large(file) => {
+                    let place = NewPlace::File(file.name());
+                    batch.files.push(file);
+                    place
+                }
+            };
+            batch.new.push(New { info, place });
+        }
+        if !filling.is_empty() {
+            batch.pack(&mut filling)?;
+        }
+        folder.name(&mut batch.files.iter_mut().collect::<Vec<_>>())?;
+        Ok(batch)
+    }
+
+    fn pack(&mut self, filling: &mut Vec<u8>) -> Result<()> {
+        let content = zstd::bulk::compress(filling, LEVEL).map_err(|source| Error::Receive {
+            what: "a block".to_owned(),
+            source,
+        })?;
+        self.blocks.push(Packed {
+            size: filling.len(),
+            content,
+        });
+        filling.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,310 @@
+//! Taking NARs from a stream, with memory that does not depend on their size.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use nixci_protocol::types::{
+    AddMethod, ContentAddress, ContentAddressMethod, Hash, HashAlgo, MakePathError, NarHash, PathInfo, StorePath,
+    UnkeyedPathInfo, make_content_addressed_path,
+};
+use sha2::{Digest as _, Sha256, Sha512};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
+
+use super::error::{Error, Result};
+use super::file_nar::FileNar;
+use super::verify::{Authority, Check, Verified, VerifyError, verify};
+use super::{LARGE, Spool};
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 64 * 1024;
+/// Chunks that may wait for the disk.
+const CHUNKS: usize = 4;
+
+impl Spool {
+    /// Takes an object whose NAR follows on `nar`: reads exactly `nar_size` bytes and checks them. It counts once it
+    /// is [added](Self::add).
+    ///
+    /// When the content is refused all bytes have been read, so that what follows them can be; after any other error
+    /// the stream is somewhere in the middle.
+    pub async fn receive(
+        &self,
+        info: PathInfo,
+        nar: &mut (impl AsyncRead + Send + Unpin),
+        authority: Authority,
+    ) -> Result<Verified> {
+        if info.info.nar_size < LARGE {
+            let content = read_small(&info, nar).await?;
+            return Ok(verify(&self.store_dir, info, content, authority)?);
+        }
+        let (chunks, mut queue) = mpsc::channel::<Bytes>(CHUNKS);
+        let (path, size) = (info.path.clone(), info.info.nar_size);
+        let mut check = Check::new(self.store_dir.clone(), info, authority);
+        let folder = self.large.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let mut writing = folder.begin()?;
+            while let Some(bytes) = queue.blocking_recv() {
+                check.push(&bytes);
+                writing.push(&bytes)?;
+            }
+            Ok(check.finish_large(writing.finish()?)?)
+        });
+        let sent = send(nar, &path, size, chunks).await;
+        // A sender that failed leaves half a NAR, which the check refuses; its own error says more.
+        let written: Result<Verified> = work.await.map_err(|_| Error::Stopped)?;
+        match (sent, written) {
+            (Err(error), _) => Err(error),
+            (Ok(()), written) => written,
+        }
+    }
+
+    /// Takes content by the rules of Nix's `AddToStore`: its path follows from the name, the method and the references,
+    /// which must not include the object itself. What is dumped is the file for texts and flat objects, and a NAR
+    /// else; the stream is read to its end.
+    pub async fn receive_dump(
+        &self,
+        name: &str,
+        how: AddMethod,
+        references: BTreeSet<StorePath>,
+        dump: &mut (impl AsyncRead + Send + Unpin),
+    ) -> Result<Verified> {
+        let dumped = self.dump(name, dump).await?;
+        let store_dir = self.store_dir.clone();
+        let name = name.to_owned();
+        let (info, dumped) = tokio::task::spawn_blocking(move || {
+            let (info, dumped) = dumped.hash(&name, how)?;
+            let UnkeyedPathInfo { ca: Some(ca), .. } = info else {
+                return Err(Error::Stopped);
+            };
+            let path = make_content_addressed_path(&store_dir, &name, &ca, &references, false);
+            let path = path.map_err(|source| unaddressable(&name, source))?;
+            let info = PathInfo {
+                path,
+                info: UnkeyedPathInfo { references, ..info },
+            };
+            Ok((info, dumped))
+        })
+        .await
+        .map_err(|_| Error::Stopped)??;
+        let wrap = match how.method {
+            ContentAddressMethod::Text | ContentAddressMethod::Flat => Some(dumped.size),
+            ContentAddressMethod::Nar | ContentAddressMethod::Git => None,
+        };
+        let before = wrap.map_or_else(Vec::new, FileNar::before);
+        let after = wrap.map_or_else(Vec::new, FileNar::after);
+        let mut nar = AsyncReadExt::chain(before.as_slice(), dumped.into_reader()).chain(after.as_slice());
+        self.receive(info, &mut nar, Authority::Untrusted).await
+    }
+
+    /// Keeps content of unknown size: in memory while it is small, else in a file that has no name.
+    async fn dump(&self, name: &str, from: &mut (impl AsyncRead + Send + Unpin)) -> Result<Dumped> {
+        let receiving = |source| Error::Receive {
+            what: name.to_owned(),
+            source,
+        };
+        let mut head = Vec::new();
+        from.take(LARGE).read_to_end(&mut head).await.map_err(receiving)?;
+        let mut size = head.len() as u64;
+        if size < LARGE {
+            return Ok(Dumped { head, file: None, size });
+        }
+        let folder = self.large.clone();
+        let (chunks, mut queue) = mpsc::channel::<Bytes>(CHUNKS);
+        let work = tokio::task::spawn_blocking(move || {
+            let mut file = folder.scratch()?;
+            let writing = |error| Error::file("write a temporary file in", folder.dir(), error);
+            while let Some(bytes) = queue.blocking_recv() {
+                file.write_all(&bytes).map_err(writing)?;
+            }
+            file.seek(SeekFrom::Start(0)).map_err(writing)?;
+            Ok(file)
+        });
+        let mut failed = None;
+        loop {
+            let mut chunk = BytesMut::with_capacity(CHUNK);
+            match from.read_buf(&mut chunk).await {
+                Ok(0) => break,
+                Ok(read) => size += read as u64,
+                Err(error) => {
+                    failed = Some(receiving(error));
+                    break;
+                }
+            }
+            if chunks.send(chunk.freeze()).await.is_err() {
+                break;
+            }
+        }
+        drop(chunks);
+        let file: Result<File> = work.await.map_err(|_| Error::Stopped)?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Dumped {
+                head,
+                file: Some(file?),
+                size,
+            }),
+        }
+    }
+}
+
+/// Content of a size that is known now.
+struct Dumped {
+    head: Vec<u8>,
+    /// What follows the head.
+    file: Option<File>,
+    size: u64,
+}
+
+impl Dumped {
+    /// Everything that follows from the content. Blocks.
+    fn hash(mut self, name: &str, how: AddMethod) -> Result<(UnkeyedPathInfo, Self)> {
+        let is_file = match how.method {
+            ContentAddressMethod::Text | ContentAddressMethod::Flat => true,
+            ContentAddressMethod::Nar => false,
+            ContentAddressMethod::Git => return Err(unsupported(name, how)),
+        };
+        let mut nar = Sha256::new();
+        let mut content = match how.algo {
+            HashAlgo::Sha256 => Either::Sha256(Sha256::new()),
+            HashAlgo::Sha512 => Either::Sha512(Sha512::new()),
+            HashAlgo::Md5 | HashAlgo::Sha1 => return Err(unsupported(name, how)),
+        };
+        if is_file {
+            nar.update(FileNar::before(self.size));
+        }
+        nar.update(&self.head);
+        content.update(&self.head);
+        if let Some(file) = &mut self.file {
+            let reading = |source| Error::Receive {
+                what: name.to_owned(),
+                source,
+            };
+            let mut chunk = vec![0; CHUNK];
+            loop {
+                let read = file.read(&mut chunk).map_err(reading)?;
+                if read == 0 {
+                    break;
+                }
+                nar.update(&chunk[..read]);
+                content.update(&chunk[..read]);
+            }
+            file.seek(SeekFrom::Start(0)).map_err(reading)?;
+        }
+        if is_file {
+            nar.update(FileNar::after(self.size));
+        }
+        let nar_size = if is_file {
+            FileNar::size(self.size)
+        } else {
+            Some(self.size)
+        };
+        let info = UnkeyedPathInfo {
+            deriver: None,
+            nar_hash: NarHash(nar.finalize().into()),
+            references: BTreeSet::new(),
+            registration_time: 0,
+            nar_size: nar_size.ok_or_else(|| unsupported(name, how))?,
+            ultimate: false,
+            signatures: BTreeSet::new(),
+            ca: Some(ContentAddress {
+                method: how.method,
+                hash: content.finish().ok_or_else(|| unsupported(name, how))?,
+            }),
+        };
+        Ok((info, self))
+    }
+
+    fn into_reader(self) -> Pin<Box<dyn AsyncRead + Send>> {
+        let head = std::io::Cursor::new(self.head);
+        match self.file {
+            None => Box::pin(head),
+            Some(file) => Box::pin(AsyncReadExt::chain(head, tokio::fs::File::from_std(file))),
+        }
+    }
+}
+
+enum Either {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl Either {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Option<Hash> {
+        match self {
+            Self::Sha256(hash) => Some(Hash::from_sha256(hash.finalize().into())),
+            Self::Sha512(hash) => Hash::from_bytes(HashAlgo::Sha512, &hash.finalize()),
+        }
+    }
+}
+
+fn unsupported(name: &str, how: AddMethod) -> Error {
+    Error::Verify(VerifyError::UnsupportedMethod {
+        name: name.to_owned(),
+        how,
+    })
+}
+
+fn unaddressable(name: &str, source: MakePathError) -> Error {
+    Error::Verify(VerifyError::Unaddressable {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+async fn read_small(info: &PathInfo, nar: &mut (impl AsyncRead + Send + Unpin)) -> Result<Bytes> {
+    let size = info.info.nar_size;
+    let mut content = Vec::with_capacity(size as usize);
+    let read = nar.take(size).read_to_end(&mut content).await;
+    read.map_err(|source| Error::Receive {
+        what: info.path.to_string(),
+        source,
+    })?;
+    if (content.len() as u64) < size {
+        return Err(short(&info.path, content.len() as u64, size));
+    }
+    Ok(content.into())
+}
+
+async fn send(
+    nar: &mut (impl AsyncRead + Send + Unpin),
+    path: &StorePath,
+    size: u64,
+    chunks: mpsc::Sender<Bytes>,
+) -> Result<()> {
+    let mut nar = nar.take(size);
+    let mut got = 0;
+    while got < size {
+        let mut chunk = BytesMut::with_capacity(CHUNK);
+        let read = nar.read_buf(&mut chunk).await.map_err(|source| Error::Receive {
+            what: path.to_string(),
+            source,
+        })?;
+        if read == 0 {
+            return Err(short(path, got, size));
+        }
+        got += read as u64;
+        if chunks.send(chunk.freeze()).await.is_err() {
+            // The disk failed, and the other side says how.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn short(path: &StorePath, got: u64, expected: u64) -> Error {
+    Error::Short {
+        path: path.clone(),
+        got,
+        expected,
+    }
+}
