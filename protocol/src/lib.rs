@@ -3,5 +3,12 @@
 //! `types`, `wire`, `op`, `handshake` and `log` are sans-io: bytes in, values out, and back.
 //! `io`, `client` and `server` are the Tokio half. Nothing here touches a file or a database.
 
+pub mod client;
+pub mod handshake;
+pub mod io;
+pub mod log;
 pub mod nixci;
+pub mod op;
 pub mod types;
+pub mod version;
+pub mod wire;

@@ -5,8 +5,11 @@
 
 pub mod attr_path;
 pub mod control;
+mod messages;
 pub mod outcome;
 pub mod verdict;
+
+pub use messages::{AddClosure, Bitmap, CONTROL_LINES, CONTROL_VALUE, Control, QueryValidBatch};
 
 /// The feature under which [`OP_QUERY_VALID_BATCH`] and [`OP_ADD_CLOSURE`] exist.
 pub const FEATURE_CLOSURE: &str = "nixci-closure-1";

@@ -1,0 +1,74 @@
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::BoxWrite;
+
+/// Bytes for a peer, buffered until they are flushed.
+pub(crate) struct Writer {
+    inner: BoxWrite,
+    pub(crate) out: BytesMut,
+}
+
+impl Writer {
+    pub(crate) fn new(inner: BoxWrite) -> Self {
+        Self {
+            inner,
+            out: BytesMut::new(),
+        }
+    }
+
+    /// Sends what is buffered. When it is cancelled, the part that was not sent stays buffered.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Sends what is buffered, and then `body`, without copying it.
+    pub(crate) async fn send(&mut self, body: &[u8]) -> io::Result<()> {
+        if body.len() < 4096 {
+            self.out.extend_from_slice(body);
+            return Ok(());
+        }
+        self.send_buffered().await?;
+        self.inner.write_all(body).await
+    }
+
+    /// Sends what is buffered if it is much.
+    pub(crate) async fn send_if_large(&mut self) -> io::Result<()> {
+        if self.out.len() >= super::BUFFER {
+            self.send_buffered().await?;
+        }
+        Ok(())
+    }
+
+    async fn send_buffered(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let sent = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.out))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(sent);
+        }
+        if self.out.capacity() > 16 * super::BUFFER {
+            self.out = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.inner.shutdown().await
+    }
+}
