@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::evaluate::Evaluator;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
@@ -194,6 +196,10 @@ pub(crate) struct About {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Evaluator")]
 pub(crate) struct EvaluatorArgs {
+    /// Which program evaluates
+    #[arg(long, value_enum, default_value_t, value_name = "PROGRAM")]
+    pub(crate) evaluator: Evaluator,
+
     /// Evaluator processes at once; from the machine's cores and memory without this
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
@@ -201,6 +207,10 @@ pub(crate) struct EvaluatorArgs {
     /// Memory an evaluator process may use, in MiB
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..))]
     pub(crate) max_memory: Option<u64>,
+
+    /// Enter every attribute set, not only those with `recurseForDerivations`
+    #[arg(long)]
+    pub(crate) force_recurse: bool,
 
     /// An argument passed on to the evaluator; may be given many times
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
