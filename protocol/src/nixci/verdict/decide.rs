@@ -15,6 +15,12 @@ use crate::nixci::outcome::{FailureClass, Outcome};
 /// taken for a build failure of which nothing more is known.
 #[must_use]
 pub fn verdict(head: &SideInput, base: Option<&SideInput>, causes: &[Cause]) -> Verdict {
+    classify(head, base, causes).0
+}
+
+/// As [`verdict`], and the bucket of every job of head, in the order in which the jobs were given.
+#[must_use]
+pub fn classify(head: &SideInput, base: Option<&SideInput>, causes: &[Cause]) -> (Verdict, Vec<Bucket>) {
     let causes: HashMap<&str, &Cause> = causes.iter().map(|cause| (cause.drv_path.as_str(), cause)).collect();
     let failed_on_base = base.map(|base| failed_derivations(base, &causes)).unwrap_or_default();
     let base_jobs: HashMap<&AttrPath, &JobInput> = base
@@ -23,12 +29,14 @@ pub fn verdict(head: &SideInput, base: Option<&SideInput>, causes: &[Cause]) -> 
 
     let mut counts = BTreeMap::new();
     let mut rows = Vec::new();
+    let mut buckets = Vec::with_capacity(head.jobs.len());
     for job in &head.jobs {
         let on_base = base_jobs.get(&job.attr).copied();
         let bucket = match base {
             None => alone(value(&job.outcome, &causes)),
             Some(base) => against(job, on_base, knows_all_jobs(base), &causes, &failed_on_base),
         };
+        buckets.push(bucket);
         *counts.entry(bucket).or_default() += 1;
         if is_listed(bucket) {
             rows.push(Row {
@@ -66,7 +74,7 @@ pub fn verdict(head: &SideInput, base: Option<&SideInput>, causes: &[Cause]) -> 
         error: head.error.clone(),
     };
     verdict.sentence = words::sentence(&verdict, head.state);
-    verdict
+    (verdict, buckets)
 }
 
 /// What one outcome means to a reader who decides about merging.

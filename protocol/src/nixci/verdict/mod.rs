@@ -12,7 +12,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use decide::verdict;
+pub use decide::{classify, verdict};
 pub use markdown::to_markdown;
 pub use types::{Bucket, Cause, Conclusion, JobInput, RootCause, Row, Side, SideInput, Verdict};
 pub use words::{derivation_name, strip_ansi};

@@ -115,20 +115,37 @@ impl Verdict {
     /// Why a job has no answer, in words; `None` where it has one.
     #[must_use]
     pub fn reason_not_answered(&self, row: &Row) -> Option<&'static str> {
-        (row.bucket == Bucket::NotAnswered).then(|| reason(row, &by_drv(&self.root_causes)))
+        let find = |drv: &str| self.root_causes.iter().find(|cause| cause.drv_path == drv);
+        (row.bucket == Bucket::NotAnswered).then(|| reason(row, find))
+    }
+
+    /// The rows without an answer, grouped by the reason in words, commonest first.
+    #[must_use]
+    pub fn not_answered(&self) -> Vec<(&'static str, Vec<&Row>)> {
+        let causes: HashMap<&str, &RootCause> = self
+            .root_causes
+            .iter()
+            .map(|cause| (cause.drv_path.as_str(), cause))
+            .collect();
+        let mut reasons: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.bucket == Bucket::NotAnswered) {
+            reasons
+                .entry(reason(row, |drv| causes.get(drv).copied()))
+                .or_default()
+                .push(row);
+        }
+        let mut reasons: Vec<_> = reasons.into_iter().collect();
+        reasons.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
+        reasons
     }
 }
 
-fn by_drv(causes: &[RootCause]) -> HashMap<&str, &RootCause> {
-    causes.iter().map(|cause| (cause.drv_path.as_str(), cause)).collect()
-}
-
-fn reason(row: &Row, causes: &HashMap<&str, &RootCause>) -> &'static str {
+fn reason<'a>(row: &Row, find: impl Fn(&str) -> Option<&'a RootCause>) -> &'static str {
     match &row.head {
         Some(Outcome::Failed { class }) => class.words(),
         Some(Outcome::Blocked { by }) => by
-            .first()
-            .and_then(|drv| causes.get(drv.as_str()))
+            .iter()
+            .find_map(|drv| find(drv))
             .map_or("blocked", |cause| cause.class.words()),
         Some(other) => other.words(),
         None => "removed",
@@ -290,19 +307,13 @@ fn quote(message: &str) -> String {
 }
 
 fn reasons(verdict: &Verdict) -> String {
-    let causes = by_drv(&verdict.root_causes);
-    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
-    for row in verdict.rows.iter().filter(|row| row.bucket == Bucket::NotAnswered) {
-        *reasons.entry(reason(row, &causes)).or_default() += 1;
+    let reasons = verdict.not_answered();
+    if let [(only, _)] = reasons[..] {
+        return only.to_owned();
     }
-    if let [only] = reasons.keys().collect::<Vec<_>>()[..] {
-        return (*only).to_owned();
-    }
-    let mut reasons: Vec<_> = reasons.into_iter().collect();
-    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     reasons
         .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
+        .map(|(reason, rows)| format!("{} {reason}", rows.len()))
         .collect::<Vec<_>>()
         .join(", ")
 }
@@ -337,7 +348,10 @@ fn causes(verdict: &Verdict, buckets: &[Bucket]) -> String {
     }
     match errors[..] {
         [] => {}
-        [attr] => named.push(format!("{attr} (evaluation error)")),
+        [attr] => {
+            let attr = strip_ansi(&attr.to_string()).replace('\n', " ");
+            named.push(format!("{attr} (evaluation error)"));
+        }
         _ => named.push(format!("{} evaluation errors", errors.len())),
     }
     if named.is_empty() {
