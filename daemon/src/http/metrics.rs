@@ -1,0 +1,110 @@
+//! `/metrics`: what happened since the start as counters, what is now as gauges set when they are asked for.
+//!
+//! There are no histograms: the recorder collects their samples until somebody asks, and nobody may ever do.
+
+use std::sync::OnceLock;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use nixci_protocol::nixci::outcome::FailureClass;
+use nixci_store::index::attempts::AttemptResult;
+
+use super::Site;
+use super::error::HttpError;
+
+const BUILDS: &str = "nixci_builds_total";
+const ATTEMPTS: &str = "nixci_attempts_total";
+const REQUESTS: &str = "nixci_http_requests_total";
+const REQUEST_MILLIS: &str = "nixci_http_request_milliseconds_total";
+const QUEUE: &str = "nixci_queue_builds";
+const RUNNING: &str = "nixci_running_builds";
+const SLOTS: &str = "nixci_store_slots";
+const UP: &str = "nixci_store_up";
+const EVALUATIONS: &str = "nixci_open_evaluations";
+
+/// The recorder of this process: several daemons in one process, as in tests, share it.
+pub(super) fn recorder() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_err() {
+                tracing::warn!("another metrics recorder is installed; /metrics will be empty");
+            }
+            describe();
+            handle
+        })
+        .clone()
+}
+
+fn describe() {
+    describe_counter!(BUILDS, "Builds that came to an end, by result");
+    describe_counter!(ATTEMPTS, "Attempts that ended, by store, result and class of failure");
+    describe_counter!(REQUESTS, "HTTP requests, by route, method and status");
+    describe_counter!(
+        REQUEST_MILLIS,
+        Unit::Milliseconds,
+        "Time until HTTP responses began, by route"
+    );
+    describe_gauge!(QUEUE, "Builds that could run and wait for a slot, by store");
+    describe_gauge!(RUNNING, "Builds that run, by store");
+    describe_gauge!(SLOTS, "Builds that may run at once, by store");
+    describe_gauge!(UP, "0 while a store is left alone because it did not answer, else 1");
+    describe_gauge!(EVALUATIONS, "Evaluations that are not settled");
+}
+
+fn result_words(result: AttemptResult) -> (&'static str, &'static str) {
+    match result {
+        AttemptResult::Succeeded(_) => ("succeeded", ""),
+        AttemptResult::Cancelled => ("cancelled", ""),
+        AttemptResult::Failed(class) => (
+            "failed",
+            match class {
+                FailureClass::Build => "build",
+                FailureClass::HashMismatch => "hash-mismatch",
+                FailureClass::Timeout => "timeout",
+                FailureClass::LogLimit => "log-limit",
+                FailureClass::Unsupported => "unsupported",
+                FailureClass::Store => "store",
+            },
+        ),
+    }
+}
+
+/// Counts an attempt that has ended.
+pub(crate) fn attempt_ended(store: &str, result: AttemptResult) {
+    let (result, class) = result_words(result);
+    counter!(ATTEMPTS, "store" => store.to_owned(), "result" => result, "class" => class).increment(1);
+}
+
+/// Counts a build after which nothing more will be tried.
+pub(crate) fn build_ended(result: AttemptResult) {
+    let (result, class) = result_words(result);
+    counter!(BUILDS, "result" => result, "class" => class).increment(1);
+}
+
+pub(super) fn request(route: &str, method: &'static str, status: u16, millis: u64) {
+    let route = route.to_owned();
+    counter!(REQUEST_MILLIS, "route" => route.clone()).increment(millis);
+    counter!(REQUESTS, "route" => route, "method" => method, "status" => status.to_string()).increment(1);
+}
+
+pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoResponse, HttpError> {
+    let load = site.reader.load_of_stores().await?;
+    for (store, load) in load {
+        let name = store.name;
+        gauge!(QUEUE, "store" => name.clone()).set(load.ready as f64);
+        gauge!(RUNNING, "store" => name.clone()).set(f64::from(load.running));
+        gauge!(SLOTS, "store" => name.clone()).set(f64::from(load.slots));
+        gauge!(UP, "store" => name).set(if load.down.is_none() { 1.0 } else { 0.0 });
+    }
+    gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);
+    Ok((
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        site.prometheus.render(),
+    ))
+}

@@ -1,0 +1,73 @@
+//! HTTP on loopback: pages for people, JSON for programs, metrics for Prometheus.
+//!
+//! Everything here reads; nothing can be changed through it, so it needs no principals. Pages are rendered
+//! whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of
+//! evaluations, builds, attempts and log lines stay what they are for ever.
+
+mod api;
+pub(crate) mod assets;
+mod error;
+mod events;
+mod layers;
+mod metrics;
+mod pages;
+mod select;
+mod show;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::sync::Semaphore;
+
+pub(crate) use self::metrics::{attempt_ended, build_ended};
+use crate::read::Reader;
+
+/// The version that pages and `/healthz` tell.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Event streams and followed logs that may be open at once; each one holds a connection and a little memory.
+const STREAMS: usize = 256;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Site {
+    reader: Reader,
+    streams: Arc<Semaphore>,
+    prometheus: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+/// All that is served over HTTP.
+pub fn router(reader: Reader) -> Router {
+    let site = Site {
+        reader,
+        streams: Arc::new(Semaphore::new(STREAMS)),
+        prometheus: metrics::recorder(),
+    };
+    // What flows as it happens must not wait in a compressor.
+    let flowing = Router::new()
+        .route("/e/{id}/events", get(events::evaluation))
+        .route("/attempts/{id}/events", get(events::log))
+        .route("/api/v1/attempts/{id}/log", get(api::log));
+    let whole = Router::new()
+        .route("/", get(pages::home::home))
+        .route("/stores", get(pages::stores::stores))
+        .route("/p/{*rest}", get(pages::project::project))
+        .route("/e/{id}", get(pages::evaluation::evaluation))
+        .route("/b/{name}", get(pages::build::build))
+        .nest("/api/v1", api::routes())
+        .route(
+            "/healthz",
+            get(async || concat!("nixci ", env!("CARGO_PKG_VERSION"), " is up\n")),
+        )
+        .route("/metrics", get(metrics::metrics))
+        .merge(assets::routes());
+    layers::around(flowing, whole).with_state(site)
+}
+
+/// The address of a project's page, below that of all pages.
+pub(crate) fn project_path(project: &str) -> String {
+    format!("/p/{}", show::segments(project))
+}

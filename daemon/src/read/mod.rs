@@ -1,0 +1,122 @@
+//! The answers: what the index remembers and what the scheduler does now, put together.
+//!
+//! Nothing here changes anything. A question costs a fixed number of reads whatever the number of jobs:
+//! outcomes, blockers and attempts are asked for in batches. Every method may be cancelled at any await.
+
+mod build;
+mod cause;
+mod counts;
+mod error;
+mod evaluation;
+mod log;
+mod outcome;
+mod project;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::Arc;
+
+use nixci_protocol::nixci::control::StoreStatus;
+use nixci_protocol::types::StoreDir;
+use nixci_store::index::Index;
+use nixci_store::logs::Logs;
+
+pub(crate) use build::attempt_summary;
+pub use error::ReadError;
+pub(crate) use evaluation::View;
+pub(crate) use log::{LINE_CHARS, LogPart};
+
+use tokio::sync::broadcast;
+
+use crate::scheduler::{Change, Scheduler, StoreLoad};
+
+/// Answers questions about evaluations, jobs and builds. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    index: Index,
+    logs: Logs,
+    scheduler: Scheduler,
+    store_dir: StoreDir,
+    pages: Option<Arc<str>>,
+    stores: Arc<[StoreName]>,
+    counts: Arc<counts::Remembered>,
+}
+
+/// What the configuration calls a store, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreName {
+    /// Its name.
+    pub name: String,
+    /// Its URI.
+    pub uri: String,
+}
+
+/// What a [`Reader`] reads from.
+#[derive(Debug)]
+pub struct Sources {
+    /// What is remembered.
+    pub index: Index,
+    /// The logs of attempts.
+    pub logs: Logs,
+    /// What is being done.
+    pub scheduler: Scheduler,
+    /// The store directory whose paths are taken and told.
+    pub store_dir: StoreDir,
+    /// The address of the pages, without a trailing slash; none when they are off.
+    pub pages: Option<String>,
+    /// The stores, in the order in which the scheduler knows them.
+    pub stores: Vec<StoreName>,
+}
+
+impl Reader {
+    /// Reads from these.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        Self {
+            index: sources.index,
+            logs: sources.logs,
+            scheduler: sources.scheduler,
+            store_dir: sources.store_dir,
+            pages: sources.pages.map(Arc::from),
+            stores: sources.stores.into(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// The store directory whose paths it takes and tells.
+    #[must_use]
+    pub fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    /// What changes from now on; see [`Scheduler::changes`].
+    pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
+        self.scheduler.changes()
+    }
+
+    /// How many evaluations are not settled.
+    pub(crate) async fn open_evaluations(&self) -> Result<usize, ReadError> {
+        Ok(self.scheduler.evaluations().await?.len())
+    }
+
+    /// How busy each store is.
+    pub(crate) async fn load_of_stores(&self) -> Result<Vec<(StoreName, StoreLoad)>, ReadError> {
+        let load = self.scheduler.load().await?;
+        Ok(self.stores.iter().cloned().zip(load).collect())
+    }
+
+    /// The stores as the scheduler sees them: it knows a store that does not answer by its builds. None is contacted.
+    pub async fn stores(&self) -> Result<Vec<StoreStatus>, ReadError> {
+        let status = |(store, load): (StoreName, StoreLoad)| StoreStatus {
+            name: store.name,
+            uri: store.uri,
+            slots: load.slots,
+            running: load.running,
+            version: None,
+            protocol: None,
+            error: load.down.map(|down| down.to_string()),
+        };
+        Ok(self.load_of_stores().await?.into_iter().map(status).collect())
+    }
+}
