@@ -150,9 +150,9 @@ pub(crate) struct SourceArgs {
     #[arg(long, short = 'E', value_name = "EXPR", conflicts_with = "jobs_file")]
     pub(crate) expr: Option<String>,
 
-    /// The attribute of the file or expression; may be given many times
+    /// The attribute of the file or expression
     #[arg(long = "attr", short = 'A', value_name = "ATTR", requires = "not_a_flake")]
-    pub(crate) attr: Vec<String>,
+    pub(crate) attr: Option<String>,
 
     /// A function from the evaluated value to the set of jobs, to select and to label
     #[arg(long, value_name = "FUNCTION", conflicts_with = "jobs_file")]
@@ -212,7 +212,15 @@ pub(crate) struct EvaluatorArgs {
     #[arg(long)]
     pub(crate) force_recurse: bool,
 
-    /// An argument passed on to the evaluator; may be given many times
+    /// Call a file or expression that is a function with this expression; may be given many times
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], allow_hyphen_values = true)]
+    pub(crate) arg: Vec<String>,
+
+    /// Call it with this text; may be given many times
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], allow_hyphen_values = true)]
+    pub(crate) argstr: Vec<String>,
+
+    /// An argument for the program that evaluates, such as `--override-input`; may be given many times
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub(crate) nix_arg: Vec<String>,
 
@@ -220,7 +228,7 @@ pub(crate) struct EvaluatorArgs {
     #[arg(long)]
     pub(crate) impure: bool,
 
-    /// Only jobs of this system, where jobs are grouped by system; may be given many times
+    /// Only derivations of this system; may be given many times
     #[arg(long, value_name = "SYSTEM")]
     pub(crate) system: Vec<String>,
 }

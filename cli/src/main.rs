@@ -7,8 +7,9 @@
 
 mod args;
 mod command;
+mod connect;
 mod context;
-#[expect(dead_code, reason = "the submit command that uses it is on its way")]
+#[expect(dead_code, reason = "tests and later commands use what submit does not")]
 mod evaluate;
 mod exit;
 mod progress;

@@ -60,17 +60,7 @@ pub(crate) fn target(text: &str, project: Option<&str>) -> Result<Target, Proble
 
 /// Whether `text` is the path of a derivation, and not an attribute or a flake.
 pub(crate) fn is_derivation(text: &str) -> bool {
-    text.starts_with('/') && text.ends_with(".drv")
-}
-
-/// How a selector is said in a message.
-pub(crate) fn words(selector: &Selector) -> String {
-    let of = |project: &Option<String>| project.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
-    match selector {
-        Selector::Evaluation(id) => format!("evaluation #{}", id.0),
-        Selector::Commit { project, commit } => format!("commit {commit}{}", of(project)),
-        Selector::Latest { project } => format!("the newest evaluation{}", of(project)),
-    }
+    text.starts_with('/') && text.strip_suffix(".drv").is_some()
 }
 
 #[cfg(test)]
@@ -78,6 +68,16 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    /// How a selector is said in a message.
+    fn words(selector: &Selector) -> String {
+        let of = |project: &Option<String>| project.as_ref().map(|name| format!(" of {name}")).unwrap_or_default();
+        match selector {
+            Selector::Evaluation(id) => format!("evaluation #{}", id.0),
+            Selector::Commit { project, commit } => format!("commit {commit}{}", of(project)),
+            Selector::Latest { project } => format!("the newest evaluation{}", of(project)),
+        }
+    }
 
     #[rstest]
     #[case("12", Some("evaluation #12"))]

@@ -15,9 +15,9 @@ fn the_command_line_is_consistent() {
 #[rstest]
 #[case("nixci submit")]
 #[case("nixci submit .#packages --wait --label a=b --label c=d=e")]
-#[case("nixci submit --file ci.nix -A tests -A more")]
+#[case("nixci submit --file ci.nix -A tests --argstr a b --arg c -1")]
 #[case("nixci submit --jobs-file - --project a/b --commit 0123")]
-#[case("nixci submit --embedded --nix-arg --show-trace --workers 2")]
+#[case("nixci submit --embedded --nix-arg --show-trace --nix-arg -L --workers 2")]
 #[case("nixci submit /nix/store/x.drv /nix/store/y.drv --from local?root=/r")]
 #[case("nixci log checks.a 12 -f")]
 #[case("nixci log --attempt 7")]
@@ -51,5 +51,5 @@ fn the_flake_s_checks_are_submitted_without_arguments() {
     let Command::Submit(submit) = parse("nixci submit").unwrap().command else {
         panic!("not a submit")
     };
-    assert!(submit.what.is_empty() && submit.source.attr.is_empty() && !submit.wait);
+    assert!(submit.what.is_empty() && submit.source.attr.is_none() && !submit.wait);
 }

@@ -1,24 +1,66 @@
 //! One file per command.
 
+mod diff;
+mod doctor;
 mod generate;
+mod jobs;
+mod log;
+mod restart;
+mod status;
+mod watch;
 
-use crate::args::{Cli, Command};
+use std::io::{self, Write};
+
+use nixci_protocol::nixci::verdict::{Conclusion, Verdict};
+use serde::Serialize;
+
+use crate::args::{Cli, Command, Global};
+use crate::connect::{Address, Daemon};
+use crate::context::process_env;
 use crate::exit::{Exit, Problem};
 
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
+    let global = &cli.global;
     match cli.command {
+        Command::Status(args) => status::run(global, &args).await,
+        Command::Watch(args) => watch::run(global, &args).await,
+        Command::Log(args) => log::run(global, &args).await,
+        Command::Jobs(args) => jobs::run(global, &args).await,
+        Command::Diff(args) => diff::run(global, &args).await,
+        Command::Restart(args) => restart::restart(global, &args).await,
+        Command::Cancel(args) => restart::cancel(global, &args).await,
+        Command::Submit(_) | Command::Copy(_) => Err(Problem::failed("this command cannot read the local store yet")),
+        Command::Doctor => doctor::run(global).await,
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),
-        Command::Submit(_)
-        | Command::Status(_)
-        | Command::Watch(_)
-        | Command::Log(_)
-        | Command::Jobs(_)
-        | Command::Diff(_)
-        | Command::Restart(_)
-        | Command::Cancel(_)
-        | Command::Copy(_)
-        | Command::Doctor => Err(Problem::failed("this command cannot reach a daemon yet")),
+    }
+}
+
+/// The daemon that the command line or the environment names.
+async fn daemon(global: &Global) -> Result<Daemon, Problem> {
+    Daemon::connect(&Address::find(global.to.as_deref(), &process_env)?).await
+}
+
+/// Prints a result, with styles where the reader takes them.
+fn print(text: &str) -> Result<(), Problem> {
+    anstream::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// Prints a result as one line of JSON.
+fn print_json(value: &impl Serialize) -> Result<(), Problem> {
+    let mut line = serde_json::to_vec(value).map_err(io::Error::other)?;
+    line.push(b'\n');
+    io::stdout().lock().write_all(&line)?;
+    Ok(())
+}
+
+/// What a verdict says to the shell. What was not answered did not succeed.
+fn exit_of(verdict: &Verdict) -> Exit {
+    match verdict.conclusion {
+        Conclusion::Success => Exit::Fine,
+        Conclusion::Failure | Conclusion::Incomplete => Exit::Failed,
+        Conclusion::Running => Exit::Unfinished,
     }
 }

@@ -1,5 +1,6 @@
 //! Progress on a terminal: the phases of a submission, then the builds that run.
 
+use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
@@ -138,7 +139,7 @@ impl Phases {
     fn update(&self, totals: &Totals) {
         let mut evaluated = plural(totals.evaluated, "job");
         if totals.errors > 0 {
-            evaluated.push_str(&format!(", {}", plural(totals.errors, "error")));
+            let _ = write!(evaluated, ", {}", plural(totals.errors, "error"));
         }
         self.evaluated.set_message(evaluated);
         if totals.all_evaluated && !self.evaluated.is_finished() {

@@ -1,5 +1,7 @@
 //! The live table of a watched evaluation: a line per running build, a bar of all jobs below.
 
+use std::fmt::Write as _;
+
 use indicatif::{MultiProgress, ProgressBar};
 use nixci_protocol::nixci::control::{Counts, EvaluationState, EvaluationSummary, Millis, RunningBuild};
 use nixci_protocol::nixci::verdict::derivation_name;
@@ -117,10 +119,10 @@ pub(super) fn row_text(build: &RunningBuild, name_width: usize, now: Millis) -> 
         paint(DIM, &build.store)
     );
     if let Some(phase) = &build.phase {
-        text.push_str(&format!("  {}", ansi::plain(phase)));
+        let _ = write!(text, "  {}", ansi::plain(phase));
     }
     if let Some(line) = &build.last_line {
-        text.push_str(&format!("  {}", paint(DIM, ansi::plain(line).replace('\t', " "))));
+        let _ = write!(text, "  {}", paint(DIM, ansi::plain(line).replace('\t', " ")));
     }
     text
 }
@@ -140,14 +142,15 @@ pub(super) fn bar_text(summary: &EvaluationSummary, builds_left: u64) -> String 
         (counts.building, BUSY, "building"),
     ] {
         if count > 0 {
-            text.push_str(&format!(" · {}", paint(style, format!("{} {word}", grouped(count)))));
+            let _ = write!(text, " · {}", paint(style, format!("{} {word}", grouped(count))));
         }
     }
     if builds_left > 0 {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             " · {}",
             paint(DIM, format!("{} left", plural(builds_left, "build")))
-        ));
+        );
     }
     text
 }

@@ -1,5 +1,6 @@
 //! Progress as lines, for logs.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -84,7 +85,7 @@ impl Plain {
                 }
                 let mut line = render::counts(&summary.counts);
                 if *builds_left > 0 {
-                    line.push_str(&format!(" · {} left", plural(*builds_left, "build")));
+                    let _ = write!(line, " · {} left", plural(*builds_left, "build"));
                 }
                 self.paced(&line, out)
             }
@@ -131,18 +132,19 @@ impl Plain {
 fn sending(totals: &Totals) -> String {
     let mut line = format!("{} evaluated", plural(totals.evaluated, "job"));
     if totals.errors > 0 {
-        line.push_str(&format!(", {}", plural(totals.errors, "error")));
+        let _ = write!(line, ", {}", plural(totals.errors, "error"));
     }
-    line.push_str(&format!(" · {} negotiated", grouped(totals.negotiated)));
+    let _ = write!(line, " · {} negotiated", grouped(totals.negotiated));
     if totals.missing > 0 {
-        line.push_str(&format!(
+        let _ = write!(
+            line,
             " · {} of {} sent ({})",
             grouped(totals.uploaded),
             plural(totals.missing, "path"),
             size(totals.uploaded_bytes)
-        ));
+        );
     }
-    line.push_str(&format!(" · {} submitted", grouped(totals.submitted)));
+    let _ = write!(line, " · {} submitted", grouped(totals.submitted));
     line
 }
 
@@ -169,7 +171,7 @@ pub(super) fn job_line(job: &JobStatus) -> String {
         render::paint(style, render::outcome_words(&job.outcome))
     );
     if let Some(time) = job.duration_ms {
-        line.push_str(&format!("  {}", render::paint(render::DIM, render::duration(time))));
+        let _ = write!(line, "  {}", render::paint(render::DIM, render::duration(time)));
     }
     line
 }

@@ -1,5 +1,7 @@
 //! Evaluations: a line each in a list, or the head of what is said about one.
 
+use std::fmt::Write as _;
+
 use nixci_protocol::nixci::control::{Counts, EvaluationState, EvaluationSummary, Millis};
 
 use super::table::{Grid, cell, dim, number, painted};
@@ -90,10 +92,10 @@ pub(crate) fn headline(one: &EvaluationSummary, now: Millis) -> String {
             .unwrap_or_default(),
         paint(DIM, format!("{} · {took}", one.source)),
     );
-    text.push_str(&format!("  {}: {}\n", paint(style, word), counts(&one.counts)));
+    let _ = writeln!(text, "  {}: {}", paint(style, word), counts(&one.counts));
     if let Some(error) = &one.error {
         for line in error.lines() {
-            text.push_str(&format!("  {}\n", paint(BAD, super::ansi::plain(line))));
+            let _ = writeln!(text, "  {}", paint(BAD, super::ansi::plain(line)));
         }
     }
     text

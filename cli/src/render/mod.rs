@@ -9,7 +9,6 @@ mod evaluations;
 mod jobs;
 mod log;
 mod names;
-mod stores;
 mod table;
 mod time;
 mod verdict;
@@ -18,7 +17,6 @@ pub(crate) use evaluations::{counts, headline, list};
 pub(crate) use jobs::{jobs, words as outcome_words};
 pub(crate) use log::LogPrinter;
 pub(crate) use names::{commit, mark};
-pub(crate) use stores::stores;
 pub(crate) use time::{duration, now};
 pub(crate) use verdict::{Detail, is_failure, verdict};
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use nixci_protocol::nixci::control::{
-    AttemptId, Counts, EvaluationId, EvaluationState, EvaluationSummary, JobStatus, LogEvent, StoreStatus,
+    AttemptId, Counts, EvaluationId, EvaluationState, EvaluationSummary, JobStatus, LogEvent,
 };
 use nixci_protocol::nixci::outcome::{FailureClass, Outcome, Success};
 use nixci_protocol::nixci::verdict::{Bucket, Conclusion, RootCause, Row, Side, Verdict as V};
@@ -249,23 +249,6 @@ fn a_log_is_framed_for_people_only() {
     };
     insta::assert_snapshot!(print(true));
     insta::assert_snapshot!(print(false), @"cc red");
-}
-
-#[test]
-fn a_store_says_what_is_wrong_with_it() {
-    let store = |name: &str, error: Option<&str>| StoreStatus {
-        name: name.into(),
-        uri: "auto".into(),
-        slots: 4,
-        running: 1,
-        version: error.is_none().then(|| "2.34.8".into()),
-        protocol: error.is_none().then(|| "1.38".into()),
-        error: error.map(str::to_owned),
-    };
-    insta::assert_snapshot!(bare(&stores(&[
-        store("auto", None),
-        store("far", Some("connection refused: start it"))
-    ])));
 }
 
 #[rstest]

@@ -1,5 +1,7 @@
 //! A verdict on a terminal: the sentence, the root causes with what they printed, the rest by bucket.
 
+use std::fmt::Write as _;
+
 use nixci_protocol::nixci::outcome::Outcome;
 use nixci_protocol::nixci::verdict::{Bucket, Conclusion, RootCause, Row, Side, Verdict};
 
@@ -46,11 +48,11 @@ pub(crate) fn verdict(verdict: &Verdict, detail: Detail) -> String {
         Conclusion::Running => ("…", BUSY),
     };
     let mut text = format!("{} {}\n", paint(style, glyph), paint(style.bold(), &verdict.sentence));
-    text.push_str(&format!("  {}\n", paint(DIM, sides(verdict))));
+    let _ = writeln!(text, "  {}", paint(DIM, sides(verdict)));
     if let Some(error) = &verdict.error {
         text.push('\n');
         for line in error.lines() {
-            text.push_str(&format!("  {}\n", paint(BAD, ansi::plain(line))));
+            let _ = writeln!(text, "  {}", paint(BAD, ansi::plain(line)));
         }
     }
     let causes = &verdict.root_causes;
@@ -59,10 +61,11 @@ pub(crate) fn verdict(verdict: &Verdict, detail: Detail) -> String {
         root_cause(cause, detail, &mut text);
     }
     if let Some(more) = causes.len().checked_sub(detail.causes()).filter(|more| *more > 0) {
-        text.push_str(&format!(
-            "\n  {}\n",
+        let _ = writeln!(
+            text,
+            "\n  {}",
             paint(DIM, format!("and {}", plural(more as u64, "more root cause")))
-        ));
+        );
     }
     for (bucket, rows) in by_bucket(&verdict.rows) {
         rows_of(bucket, &rows, detail, &mut text);
@@ -97,24 +100,25 @@ fn root_cause(cause: &RootCause, detail: Detail, text: &mut String) {
     if cause.on_base {
         facts.push("failed on base too".to_owned());
     }
-    text.push_str(&format!(
-        "  {} {}  {}\n",
+    let _ = writeln!(
+        text,
+        "  {} {}  {}",
         paint(BAD, "✕"),
         paint(STRONG, &cause.name),
         facts.join(" · ")
-    ));
+    );
     if let Some(first) = cause.message.lines().find(|line| !line.trim().is_empty()) {
-        text.push_str(&format!("    {}\n", ansi::plain(first.trim())));
+        let _ = writeln!(text, "    {}", ansi::plain(first.trim()));
     }
     let skipped = cause.log_tail.len().saturating_sub(detail.tail());
     for line in &cause.log_tail[skipped..] {
-        text.push_str(&format!("    {} {}\n", paint(DIM, "│"), ansi::colours_only(line)));
+        let _ = writeln!(text, "    {} {}", paint(DIM, "│"), ansi::colours_only(line));
     }
     let log = match cause.attempt {
         Some(attempt) => format!("nixci log --attempt {}", attempt.0),
         None => format!("nixci log {}", cause.drv_path),
     };
-    text.push_str(&format!("    {}\n", paint(DIM, log)));
+    let _ = writeln!(text, "    {}", paint(DIM, log));
 }
 
 /// Rows come sorted by bucket; those of one bucket are neighbours.
@@ -130,11 +134,12 @@ fn by_bucket(rows: &[Row]) -> Vec<(Bucket, Vec<&Row>)> {
 }
 
 fn rows_of(bucket: Bucket, rows: &[&Row], detail: Detail, text: &mut String) {
-    text.push_str(&format!(
-        "\n  {} {}\n",
+    let _ = writeln!(
+        text,
+        "\n  {} {}",
         paint(STRONG, bucket.words()),
         paint(DIM, grouped(rows.len() as u64))
-    ));
+    );
     let width = rows
         .iter()
         .take(detail.rows())
@@ -148,17 +153,10 @@ fn rows_of(bucket: Bucket, rows: &[&Row], detail: Detail, text: &mut String) {
             (None, None) => String::new(),
         };
         let attr = row.attr.to_string();
-        text.push_str(&format!(
-            "    {} {attr:width$}  {}\n",
-            paint(style, glyph),
-            paint(DIM, said)
-        ));
+        let _ = writeln!(text, "    {} {attr:width$}  {}", paint(style, glyph), paint(DIM, said));
     }
     if let Some(more) = rows.len().checked_sub(detail.rows()).filter(|more| *more > 0) {
-        text.push_str(&format!(
-            "    {}\n",
-            paint(DIM, format!("and {} more", grouped(more as u64)))
-        ));
+        let _ = writeln!(text, "    {}", paint(DIM, format!("and {} more", grouped(more as u64))));
     }
 }
 
