@@ -9,6 +9,7 @@ pub mod io;
 pub mod log;
 pub mod nixci;
 pub mod op;
+pub mod server;
 pub mod types;
 pub mod version;
 pub mod wire;

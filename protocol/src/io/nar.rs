@@ -149,6 +149,11 @@ impl NarScanner {
         self.offset
     }
 
+    /// Whether what was seen so far may be a single file.
+    pub(crate) fn may_be_file(&self) -> bool {
+        self.open.is_empty() && !matches!(self.expect, Expect::TargetWord | Expect::Target)
+    }
+
     /// Takes bytes up to the end of the NAR, and says how many of them belong to it.
     pub fn push(&mut self, input: &[u8]) -> Result<usize, NarError> {
         let mut taken = 0;

@@ -1,6 +1,6 @@
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -18,8 +18,6 @@ pub(crate) struct Reader {
     inner: BoxRead,
     buffer: BytesMut,
     ended: bool,
-    /// Who waits for bytes while another part of the same task may take them from the socket first.
-    waiting: Option<Waker>,
 }
 
 impl Reader {
@@ -28,7 +26,6 @@ impl Reader {
             inner,
             buffer: BytesMut::new(),
             ended: false,
-            waiting: None,
         }
     }
 
@@ -49,30 +46,19 @@ impl Reader {
         std::future::poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Waits for more bytes on behalf of whoever needs them.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let result = self.poll_socket(cx);
-        self.waiting = result.is_pending().then(|| cx.waker().clone());
-        result
-    }
-
     /// Takes bytes as long as the buffer is small, only to notice the end of the stream; ready when it came.
     pub(crate) fn poll_hang_up(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.buffer.len() < BUFFER {
-            match ready!(self.poll_socket(cx)) {
+            match ready!(self.poll_fill(cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => {
-                    if let Some(waiting) = self.waiting.take() {
-                        waiting.wake();
-                    }
-                }
+                Ok(_) => {}
             }
         }
-        // Requests sent ahead fill the buffer. They are consumed by this very task, which polls again then.
+        // Requests sent ahead fill the buffer; the end of the stream is behind them.
         Poll::Pending
     }
 
-    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Ok(0));
         }

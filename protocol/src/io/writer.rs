@@ -26,26 +26,12 @@ impl Writer {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Sends what is buffered, and then `body`, without copying it.
-    pub(crate) async fn send(&mut self, body: &[u8]) -> io::Result<()> {
-        if body.len() < 4096 {
-            self.out.extend_from_slice(body);
-            return Ok(());
-        }
-        self.send_buffered().await?;
-        self.inner.write_all(body).await
-    }
-
     /// Sends what is buffered if it is much.
     pub(crate) async fn send_if_large(&mut self) -> io::Result<()> {
         if self.out.len() >= super::BUFFER {
-            self.send_buffered().await?;
+            std::future::poll_fn(|cx| self.poll_send(cx)).await?;
         }
         Ok(())
-    }
-
-    async fn send_buffered(&mut self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.poll_send(cx)).await
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -51,12 +51,10 @@ macro_rules! replies {
         }
 
         impl Reply {
-            /// Whether a reply has a form.
-            #[must_use]
-            pub fn has(&self, shape: ReplyShape) -> bool {
+            fn shape(&self) -> ReplyShape {
                 match self {
-                    Self::Done => matches!(shape, ReplyShape::Nothing | ReplyShape::Ack),
-                    $(Self::$variant(_) => shape == ReplyShape::$variant,)*
+                    Self::Done => ReplyShape::Nothing,
+                    $(Self::$variant(_) => ReplyShape::$variant,)*
                 }
             }
         }
@@ -131,6 +129,15 @@ impl From<BuildResult> for Reply {
 }
 
 impl Reply {
+    /// Whether it may answer a request that wants such a form.
+    #[must_use]
+    pub fn fits(&self, wanted: ReplyShape) -> bool {
+        match (self.shape(), wanted) {
+            (ReplyShape::Nothing, ReplyShape::Ack) | (ReplyShape::JsonLines, ReplyShape::Json) => true,
+            (ours, wanted) => ours == wanted,
+        }
+    }
+
     /// Appends the bytes that follow the end of the log. A NAR and JSON lines are streams: of them only what goes
     /// in front is written.
     pub(crate) fn encode(&self, shape: ReplyShape, on: &Negotiated, out: &mut BytesMut) {
