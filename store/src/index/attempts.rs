@@ -197,7 +197,7 @@ macro_rules! select {
 }
 
 const GET: &str = select!("WHERE a.id = ?1");
-const RUNNING: &str = select!("WHERE a.result IS NULL ORDER BY a.id");
+pub(super) const RUNNING: &str = select!("WHERE a.result IS NULL ORDER BY a.id");
 pub(super) const OF: &str = select!("WHERE a.drv = ?1 ORDER BY a.id DESC");
 pub(super) const LAST: &str = select!("WHERE a.drv = ?1 ORDER BY a.id DESC LIMIT 1");
 /// The newest that says something about the derivation itself.

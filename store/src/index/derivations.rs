@@ -133,8 +133,7 @@ pub fn outputs(conn: &Connection, id: DrvId) -> Result<Vec<OutputRow>> {
 /// The derivations that promise this path as an output, lowest number first. More than one where several
 /// fixed-output derivations fetch the same content; at most `limit`.
 pub fn makers(conn: &Connection, path: &StorePath, limit: u32) -> Result<Vec<DrvId>> {
-    let mut find =
-        conn.prepare_cached("SELECT drv FROM output WHERE digest = ?1 AND path_name = ?2 ORDER BY drv LIMIT ?3")?;
+    let mut find = conn.prepare_cached(MAKERS)?;
     let rows = find.query_map(params![path.digest(), path.name(), limit], |row| row.get(0).map(DrvId))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
@@ -148,14 +147,14 @@ pub fn inputs(conn: &Connection, id: DrvId) -> Result<Vec<DrvId>> {
 
 /// The derivations that need this one directly, newest first, at most `limit`.
 pub fn dependents(conn: &Connection, id: DrvId, limit: u32) -> Result<Vec<DrvId>> {
-    let mut find = conn.prepare_cached("SELECT drv FROM edge WHERE input = ?1 ORDER BY drv DESC LIMIT ?2")?;
+    let mut find = conn.prepare_cached(DEPENDENTS)?;
     let rows = find.query_map(params![id.0, limit], |row| row.get(0).map(DrvId))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// How many derivations need this one directly.
 pub fn dependents_count(conn: &Connection, id: DrvId) -> Result<u64> {
-    let mut count = conn.prepare_cached("SELECT count(*) FROM edge WHERE input = ?1")?;
+    let mut count = conn.prepare_cached(DEPENDENTS_COUNT)?;
     from_column("a count", count.query_row([id.0], |row| row.get(0))?)
 }
 
@@ -201,6 +200,9 @@ pub fn closure_paths(conn: &Connection, roots: &[DrvId]) -> Result<Vec<StorePath
 }
 
 pub(super) const FIND: &str = "SELECT id, name, system IS NOT NULL FROM derivation WHERE digest = ?1";
+pub(super) const DEPENDENTS: &str = "SELECT drv FROM edge WHERE input = ?1 ORDER BY drv DESC LIMIT ?2";
+pub(super) const DEPENDENTS_COUNT: &str = "SELECT count(*) FROM edge WHERE input = ?1";
+pub(super) const MAKERS: &str = "SELECT drv FROM output WHERE digest = ?1 AND path_name = ?2 ORDER BY drv LIMIT ?3";
 pub(super) const INPUTS: &str = "SELECT input FROM edge WHERE drv = ?1";
 
 /// The statements of one call of [`add`], and what it knows already.

@@ -38,6 +38,9 @@ mod readers;
 mod schema;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use database::{Database, open_reader};
 pub use error::{Error, Result};
 pub(crate) use writer::Durability;

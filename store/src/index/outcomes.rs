@@ -275,13 +275,11 @@ impl Unbuilt {
                     set.union_with(&causes.sets[*part as usize]);
                 }
                 // Often one part holds the others already.
-                let number = match parts.iter().find(|part| causes.sets[**part as usize] == set) {
-                    Some(part) => *part,
-                    None => {
-                        causes.sets.push(set);
-                        causes.sets.len() as u32 - 1
-                    }
-                };
+                let known = parts.iter().find(|part| causes.sets[**part as usize] == set).copied();
+                let number = known.unwrap_or_else(|| {
+                    causes.sets.push(set);
+                    causes.sets.len() as u32 - 1
+                });
                 unions.insert(parts, number);
                 Some(number)
             }
