@@ -1,0 +1,236 @@
+//! Builds through nixci beside stock Nix, on equal stores, in one run.
+//!
+//! - `closure-120`: the closure of the first 120 distinct roots of the recorded head, four slots: one
+//!   `nix build --keep-going` against `nixci submit --jobs-file --wait`, each from process start to end.
+//! - `closure-all`: all jobs of head through nixci alone; its time per derivation over that of `closure-120`.
+//! - `tiny-job`: one derivation that echoes a line, submit to verdict, beside `nix build` of its like: medians.
+//!
+//! `NIXCI_BENCH_ONLY=closure-120` runs one case. Prints JSON and writes it to `target/bench/builds.json`.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use nixci_store::testing::process::{poll_until, terminate};
+use nixci_store::testing::recorded::{self, Recorded, Set};
+use nixci_store::testing::{NixVersion, TestDaemon, TestDrv};
+use serde_json::{Value, json};
+
+const SLOTS: u32 = 4;
+const FEW_ROOTS: usize = 120;
+const TINY_RUNS: usize = 15;
+const STOCK: NixVersion = NixVersion::V2_34;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let only = std::env::var("NIXCI_BENCH_ONLY").ok();
+    let wanted = |name: &str| only.as_deref().is_none_or(|o| o == name);
+    let mut cases = Vec::new();
+    let recorded = recorded::whole();
+    let mut per_derivation = None;
+    if wanted("closure-120") {
+        let roots: Vec<(String, String)> = recorded
+            .roots(Set::Head)
+            .into_iter()
+            .take(FEW_ROOTS)
+            .enumerate()
+            .map(|(at, path)| (format!("root{at}"), path.to_owned()))
+            .collect();
+        let stock = stock_build(&recorded, &roots)?;
+        let ours = Service::start(&recorded_copy(&recorded)?)?.submit(&recorded, &roots)?;
+        per_derivation = Some(ours.seconds / f64::from(ours.built));
+        cases.push(json!({
+            "name": "closure-120",
+            "derivations": ours.built,
+            "stock": { "wall_s": stock },
+            "nixci": { "wall_s": ours.seconds, "rss_mib": ours.rss_mib },
+            "ratio": ours.seconds / stock,
+        }));
+    }
+    if wanted("closure-all") {
+        let jobs: Vec<(String, String)> = Recorded::jobs(Set::Head)
+            .into_iter()
+            .map(|(attribute, node)| (attribute, recorded.path(node).to_owned()))
+            .filter(|(_, path)| is_derivation(path))
+            .collect();
+        let ours = Service::start(&recorded_copy(&recorded)?)?.submit(&recorded, &jobs)?;
+        let each = ours.seconds / f64::from(ours.built);
+        cases.push(json!({
+            "name": "closure-all",
+            "derivations": ours.built,
+            "nixci": { "wall_s": ours.seconds, "rss_mib": ours.rss_mib },
+            "growth_per_derivation": per_derivation.map(|few| each / few),
+        }));
+    }
+    if wanted("tiny-job") {
+        cases.push(tiny_job()?);
+    }
+    let text = serde_json::to_string_pretty(&Value::Array(cases))?;
+    println!("{text}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("builds.json"), text)?;
+    Ok(())
+}
+
+fn is_derivation(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "drv")
+}
+
+/// A daemon on its own copy of the recorded store.
+fn recorded_copy(recorded: &Recorded) -> Result<(TestDaemon, tempfile::TempDir), Box<dyn Error>> {
+    let home = tempfile::tempdir()?;
+    let root = home.path().join("root");
+    recorded.copy_store(&root);
+    let daemon = TestDaemon::builder(STOCK).max_jobs(SLOTS).root(&root).start();
+    Ok((daemon, home))
+}
+
+fn stock_build(recorded: &Recorded, roots: &[(String, String)]) -> Result<f64, Box<dyn Error>> {
+    let (daemon, _home) = recorded_copy(recorded)?;
+    let jobs = SLOTS.to_string();
+    let mut command = daemon.command("nix");
+    command.args(["build", "--no-link", "--keep-going", "--max-jobs", &jobs, "--store", &daemon.uri()]);
+    command.args(roots.iter().map(|(_, path)| if is_derivation(path) { format!("{path}^*") } else { path.clone() }));
+    let began = Instant::now();
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    if !status.success() {
+        return Err(format!("nix build failed: {status}").into());
+    }
+    Ok(began.elapsed().as_secs_f64())
+}
+
+struct Run {
+    seconds: f64,
+    built: u32,
+    rss_mib: u64,
+}
+
+/// A nixci daemon of its own process in front of one store.
+struct Service<'a> {
+    store: &'a TestDaemon,
+    objects: usize,
+    home: tempfile::TempDir,
+    process: Child,
+}
+
+impl<'a> Service<'a> {
+    fn start((store, _): &'a (TestDaemon, tempfile::TempDir)) -> Result<Self, Box<dyn Error>> {
+        let home = tempfile::tempdir()?;
+        let config = home.path().join("nixci.toml");
+        std::fs::write(
+            &config,
+            format!(
+                "state_dir = {:?}\n[listen]\nsocket = {:?}\nhttp = \"off\"\n[[store]]\nname = \"bench\"\nuri = {:?}\nslots = {SLOTS}\n",
+                home.path().join("state"),
+                home.path().join("socket"),
+                store.uri(),
+            ),
+        )?;
+        let process = Command::new(program("nixci-daemon"))
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(home.path().join("log"))?)
+            .spawn()?;
+        let service = Self { store, objects: objects(store)?, home, process };
+        let socket = service.socket();
+        poll_until("the nixci socket", || std::os::unix::net::UnixStream::connect(&socket).ok());
+        Ok(service)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.home.path().join("socket")
+    }
+
+    fn nixci(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("nixci"));
+        command.args(arguments).env("NIXCI_TO", self.socket()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Submits, waits for the verdict, and says how long that took and how large the daemon is afterwards.
+    fn submit(&self, recorded: &Recorded, jobs: &[(String, String)]) -> Result<Run, Box<dyn Error>> {
+        let list = self.home.path().join("jobs.tsv");
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&list)?);
+        for (attribute, path) in jobs.iter().filter(|(_, path)| is_derivation(path)) {
+            writeln!(file, "{attribute}\t{path}")?;
+        }
+        file.flush()?;
+        let from = recorded.uri();
+        let mut command = self.nixci(&["submit", "--wait", "--project", "bench", "--from", &from, "--jobs-file"]);
+        let began = Instant::now();
+        let status = command.arg(&list).stderr(Stdio::null()).status()?;
+        let seconds = began.elapsed().as_secs_f64();
+        if !status.success() {
+            let log = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+            return Err(format!("nixci submit failed: {status}; the daemon's log:\n{log}").into());
+        }
+        let built = u32::try_from(objects(self.store)? - self.objects)?;
+        Ok(Run { seconds, built, rss_mib: self.rss_mib()? })
+    }
+
+    fn rss_mib(&self) -> Result<u64, Box<dyn Error>> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).ok_or("no VmHWM")?;
+        let kib: u64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
+        Ok(kib / 1024)
+    }
+}
+
+impl Drop for Service<'_> {
+    fn drop(&mut self) {
+        terminate(&mut self.process);
+    }
+}
+
+/// Store objects that are no derivations. Each derivation of the recorded graph has one output.
+fn objects(store: &TestDaemon) -> Result<usize, Box<dyn Error>> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(store.root().join("nix/store"))? {
+        count += usize::from(!is_derivation(&entry?.path().to_string_lossy()));
+    }
+    Ok(count)
+}
+
+/// The release binary of this build: cargo puts both beside each other.
+fn program(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_nixci")).with_file_name(name)
+}
+
+fn tiny_job() -> Result<Value, Box<dyn Error>> {
+    let store = (TestDaemon::builder(STOCK).max_jobs(SLOTS).start(), tempfile::tempdir()?);
+    let service = Service::start(&store)?;
+    let (mut stock, mut ours) = (Vec::new(), Vec::new());
+    for run in 0..TINY_RUNS * 2 {
+        let paths = store.0.instantiate(&run.to_string(), &[TestDrv::good("tiny")]);
+        let path = paths.get("tiny").ok_or("the derivation was not made")?;
+        let mut command = if run % 2 == 0 {
+            let mut command = store.0.command("nix");
+            command.args(["build", "--no-link", "--store", &store.0.uri(), &format!("{path}^*")]);
+            command
+        } else {
+            service.nixci(&["submit", "--wait", "--project", "bench", "--from", &store.0.local_uri(), path])
+        };
+        let began = Instant::now();
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        if !status.success() {
+            return Err(format!("run {run} failed: {status}").into());
+        }
+        if run % 2 == 0 { &mut stock } else { &mut ours }.push(began.elapsed().as_secs_f64());
+    }
+    let (stock, ours) = (median(stock), median(ours));
+    Ok(json!({
+        "name": "tiny-job",
+        "stock": { "wall_s": stock },
+        "nixci": { "wall_s": ours },
+        "ratio": ours / stock,
+        "more_ms": (ours - stock) * 1000.0,
+    }))
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
