@@ -9,13 +9,12 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Instant;
 
-use nixci_store::testing::process::{poll_until, terminate};
 use nixci_store::testing::recorded::{self, Recorded, Set};
-use nixci_store::testing::{NixVersion, TestDaemon, TestDrv};
+use nixci_store::testing::{NixVersion, Service, TestDaemon, TestDrv};
 use serde_json::{Value, json};
 
 const SLOTS: u32 = 4;
@@ -33,12 +32,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let roots: Vec<(String, String)> = recorded
             .roots(Set::Head)
             .into_iter()
+            .filter(|path| is_derivation(path))
             .take(FEW_ROOTS)
             .enumerate()
             .map(|(at, path)| (format!("root{at}"), path.to_owned()))
             .collect();
         let stock = stock_build(&recorded, &roots)?;
-        let ours = Service::start(&recorded_copy(&recorded)?)?.submit(&recorded, &roots)?;
+        let ours = Ours::start(&recorded_copy(&recorded)?).submit(&recorded, &roots)?;
         per_derivation = Some(ours.seconds / f64::from(ours.built));
         cases.push(json!({
             "name": "closure-120",
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .map(|(attribute, node)| (attribute, recorded.path(node).to_owned()))
             .filter(|(_, path)| is_derivation(path))
             .collect();
-        let ours = Service::start(&recorded_copy(&recorded)?)?.submit(&recorded, &jobs)?;
+        let ours = Ours::start(&recorded_copy(&recorded)?).submit(&recorded, &jobs)?;
         let each = ours.seconds / f64::from(ours.built);
         cases.push(json!({
             "name": "closure-all",
@@ -91,8 +91,16 @@ fn stock_build(recorded: &Recorded, roots: &[(String, String)]) -> Result<f64, B
     let (daemon, _home) = recorded_copy(recorded)?;
     let jobs = SLOTS.to_string();
     let mut command = daemon.command("nix");
-    command.args(["build", "--no-link", "--keep-going", "--max-jobs", &jobs, "--store", &daemon.uri()]);
-    command.args(roots.iter().map(|(_, path)| if is_derivation(path) { format!("{path}^*") } else { path.clone() }));
+    command.args([
+        "build",
+        "--no-link",
+        "--keep-going",
+        "--max-jobs",
+        &jobs,
+        "--store",
+        &daemon.uri(),
+    ]);
+    command.args(roots.iter().map(|(_, path)| format!("{path}^*")));
     let began = Instant::now();
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
     if !status.success() {
@@ -108,80 +116,55 @@ struct Run {
 }
 
 /// A nixci daemon of its own process in front of one store.
-struct Service<'a> {
+struct Ours<'a> {
     store: &'a TestDaemon,
-    objects: usize,
-    home: tempfile::TempDir,
-    process: Child,
+    service: Service,
 }
 
-impl<'a> Service<'a> {
-    fn start((store, _): &'a (TestDaemon, tempfile::TempDir)) -> Result<Self, Box<dyn Error>> {
-        let home = tempfile::tempdir()?;
-        let config = home.path().join("nixci.toml");
-        std::fs::write(
-            &config,
-            format!(
-                "state_dir = {:?}\n[listen]\nsocket = {:?}\nhttp = \"off\"\n[[store]]\nname = \"bench\"\nuri = {:?}\nslots = {SLOTS}\n",
-                home.path().join("state"),
-                home.path().join("socket"),
-                store.uri(),
-            ),
-        )?;
-        let process = Command::new(program("nixci-daemon"))
-            .arg("--config")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(home.path().join("log"))?)
-            .spawn()?;
-        let service = Self { store, objects: objects(store)?, home, process };
-        let socket = service.socket();
-        poll_until("the nixci socket", || std::os::unix::net::UnixStream::connect(&socket).ok());
-        Ok(service)
+impl<'a> Ours<'a> {
+    fn start((store, _): &'a (TestDaemon, tempfile::TempDir)) -> Self {
+        let nixci = Path::new(env!("CARGO_BIN_EXE_nixci"));
+        let service = Service::start(nixci, &[("bench", &store.uri(), SLOTS)]);
+        Self { store, service }
     }
 
-    fn socket(&self) -> PathBuf {
-        self.home.path().join("socket")
-    }
-
-    fn nixci(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("nixci"));
-        command.args(arguments).env("NIXCI_TO", self.socket()).stdin(Stdio::null()).stdout(Stdio::null());
-        command
-    }
-
-    /// Submits, waits for the verdict, and says how long that took and how large the daemon is afterwards.
+    /// Submits, waits for the verdict, and says how long that took and how large the daemon became.
     fn submit(&self, recorded: &Recorded, jobs: &[(String, String)]) -> Result<Run, Box<dyn Error>> {
-        let list = self.home.path().join("jobs.tsv");
+        let list = self.service.scratch().join("jobs.tsv");
         let mut file = std::io::BufWriter::new(std::fs::File::create(&list)?);
-        for (attribute, path) in jobs.iter().filter(|(_, path)| is_derivation(path)) {
+        for (attribute, path) in jobs {
             writeln!(file, "{attribute}\t{path}")?;
         }
         file.flush()?;
-        let from = recorded.uri();
-        let mut command = self.nixci(&["submit", "--wait", "--project", "bench", "--from", &from, "--jobs-file"]);
+        let before = objects(self.store)?;
+        let mut command = self.service.command("nixci");
+        command
+            .args([
+                "submit",
+                "--wait",
+                "--project",
+                "bench",
+                "--from",
+                &recorded.uri(),
+                "--jobs-file",
+            ])
+            .arg(&list);
         let began = Instant::now();
-        let status = command.arg(&list).stderr(Stdio::null()).status()?;
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
         let seconds = began.elapsed().as_secs_f64();
         if !status.success() {
-            let log = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
-            return Err(format!("nixci submit failed: {status}; the daemon's log:\n{log}").into());
+            return Err(format!(
+                "nixci submit failed: {status}; the daemon's log:\n{}",
+                self.service.log()
+            )
+            .into());
         }
-        let built = u32::try_from(objects(self.store)? - self.objects)?;
-        Ok(Run { seconds, built, rss_mib: self.rss_mib()? })
-    }
-
-    fn rss_mib(&self) -> Result<u64, Box<dyn Error>> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find(|l| l.starts_with("VmHWM:")).ok_or("no VmHWM")?;
-        let kib: u64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-        Ok(kib / 1024)
-    }
-}
-
-impl Drop for Service<'_> {
-    fn drop(&mut self) {
-        terminate(&mut self.process);
+        let built = u32::try_from(objects(self.store)? - before)?;
+        Ok(Run {
+            seconds,
+            built,
+            rss_mib: self.service.peak_mib(),
+        })
     }
 }
 
@@ -194,14 +177,9 @@ fn objects(store: &TestDaemon) -> Result<usize, Box<dyn Error>> {
     Ok(count)
 }
 
-/// The release binary of this build: cargo puts both beside each other.
-fn program(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_nixci")).with_file_name(name)
-}
-
 fn tiny_job() -> Result<Value, Box<dyn Error>> {
     let store = (TestDaemon::builder(STOCK).max_jobs(SLOTS).start(), tempfile::tempdir()?);
-    let service = Service::start(&store)?;
+    let ours_daemon = Ours::start(&store);
     let (mut stock, mut ours) = (Vec::new(), Vec::new());
     for run in 0..TINY_RUNS * 2 {
         let paths = store.0.instantiate(&run.to_string(), &[TestDrv::good("tiny")]);
@@ -211,7 +189,17 @@ fn tiny_job() -> Result<Value, Box<dyn Error>> {
             command.args(["build", "--no-link", "--store", &store.0.uri(), &format!("{path}^*")]);
             command
         } else {
-            service.nixci(&["submit", "--wait", "--project", "bench", "--from", &store.0.local_uri(), path])
+            let mut command = ours_daemon.service.command("nixci");
+            command.args([
+                "submit",
+                "--wait",
+                "--project",
+                "bench",
+                "--from",
+                &store.0.local_uri(),
+                path,
+            ]);
+            command
         };
         let began = Instant::now();
         let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;

@@ -16,6 +16,7 @@ mod gate;
 mod nix;
 mod process;
 pub mod recorded;
+mod service;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use derivations::{TestDrv, expression};
 pub use gate::Gate;
 pub use nix::NixVersion;
 pub use process::{poll_until, stop, terminate};
+pub use service::Service;
 
 /// The folder that holds the Nix versions and what is made once and reused: `$NIXCI_TEST_CACHE`, or
 /// `nixci-test` in the user's cache folder.
