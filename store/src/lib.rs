@@ -4,6 +4,7 @@ pub mod derivation;
 pub mod index;
 pub mod logs;
 pub mod negotiate;
+pub mod remote;
 pub mod spool;
 #[cfg(feature = "testing")]
 pub mod testing;
