@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::Path as FsPath;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use nixci_protocol::nixci::attr_path::AttrPath;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::chunk::{self, Ended, Found, Path};
+use super::batch::{Batch, Shared, batch};
+use super::chunk::{Ended, Found, Path};
 use super::lines::Lines;
 use super::message::{self, OwnFrames};
 use super::process::{Exit, Group, Killer};
 use super::resources::Share;
-use super::script::{self, Nix, Visit};
+use super::script::Nix;
 use super::{Event, FatalKind, Options, Source, names};
 
 /// Attributes in the first chunk of each process, before anything is known of their cost.
@@ -35,32 +36,8 @@ const MAX_CHUNK_BYTES: usize = 48 << 10;
 /// How long a chunk should take: long against the start of a process, short for a stream of results.
 const CHUNK_TIME: Duration = Duration::from_secs(8);
 
-/// Sets with at most so many names are visited by the process that finds them, so that the smallest
-/// sources need no second one.
-const SMALL_SET: usize = 2;
-
 /// Processes in a row that may fail without having begun with any attribute.
 const MAX_STRIKES: u32 = 2;
-
-/// What all tasks of an evaluation share.
-#[derive(Debug)]
-struct Shared {
-    source: Source,
-    options: Options,
-    nix: Nix,
-    version: String,
-    mark: String,
-    share: Share,
-    folder: PathBuf,
-}
-
-/// What a task hands back.
-#[derive(Debug)]
-struct Batch {
-    ended: Ended,
-    /// Whether its derivations have a root; if not, why.
-    rooted: Result<(), String>,
-}
 
 /// Evaluates and sends what it finds; returns after [`Event::Done`] or when nobody listens any more.
 pub(super) async fn drive(source: Source, options: Options, folder: &FsPath, events: &mpsc::Sender<Event>) {
@@ -390,56 +367,4 @@ fn runs_out_of_memory(messages: &[String]) -> bool {
     messages
         .iter()
         .any(|line| line.contains("std::bad_alloc") || line.contains("error: out of memory"))
-}
-
-/// One process, and the root for what it found.
-async fn batch(shared: Arc<Shared>, number: u64, paths: Vec<Path>) -> io::Result<Batch> {
-    let Shared { source, options, .. } = &*shared;
-    let visit = Visit {
-        mark: &shared.mark,
-        paths: &paths,
-        force: script::is_forced(source, options),
-        // The first process also lists the members of each system.
-        depth: usize::from(script::is_per_system(source) && options.apply.is_none()),
-        small: SMALL_SET,
-    };
-    let mut command = script::eval(&shared.nix, source, options, &shared.version, &visit);
-    let ended = chunk::run(&mut command, &shared.mark, &paths, shared.share.memory).await?;
-    let rooted = root(&shared, number, &ended.progress.found).await?;
-    Ok(Batch { ended, rooted })
-}
-
-/// Makes one root for all that was found.
-async fn root(shared: &Shared, number: u64, found: &[Found]) -> io::Result<Result<(), String>> {
-    if found.is_empty() {
-        return Ok(Ok(()));
-    }
-    let drvs: Vec<_> = found.iter().map(|found| found.drv_path.as_str()).collect();
-    let file = shared.folder.join(format!("batch-{number}.nix"));
-    tokio::fs::write(&file, script::roots(&drvs)).await?;
-    let mut command = shared.nix.program("nix-instantiate");
-    command
-        .arg("--add-root")
-        .arg(shared.folder.join(format!("batch-{number}")))
-        .arg(&file);
-    let mut group = Group::spawn(&mut command, Stdio::null())?;
-    let mut lines = Lines::new(group.stderr()?);
-    let read = async {
-        let mut kept = VecDeque::new();
-        while let Some(line) = lines.next().await? {
-            kept.push_back(line);
-            if kept.len() > 50 {
-                kept.pop_front();
-            }
-        }
-        io::Result::Ok(Vec::from(kept))
-    };
-    let (messages, exit) = tokio::try_join!(read, group.wait(None))?;
-    Ok(match exit {
-        Exit::Success => Ok(()),
-        Exit::Failed | Exit::Crashed { .. } | Exit::Killed { .. } => Err(format!(
-            "cannot keep what was evaluated from being collected: {}",
-            message::of_nix(&messages, OwnFrames::Keep)
-        )),
-    })
 }

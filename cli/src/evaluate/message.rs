@@ -86,14 +86,27 @@ pub(super) enum OwnFrames {
 }
 
 fn keep<'l>(kept: &mut Vec<&'l str>, frame: &mut Vec<&'l str>, own_frames: OwnFrames) {
-    let ours = own_frames == OwnFrames::Drop
-        && frame.first().is_some_and(|line| line.trim_start().starts_with('…'))
-        && frame.iter().any(|line| line.trim_start().starts_with("at «string»:"));
-    if ours {
-        frame.clear();
-    } else {
-        kept.append(frame);
+    if own_frames == OwnFrames::Drop
+        && let Some(at) = frame
+            .iter()
+            .position(|line| line.trim_start().starts_with("at «string»:"))
+    {
+        // A step on the way goes whole; of the error itself only the place goes, with the lines shown there.
+        if frame[0].trim_start().starts_with('…') {
+            frame.clear();
+            return;
+        }
+        let shown = frame[at + 1..].iter().take_while(|line| is_excerpt(line)).count();
+        frame.drain(at..=at + shown);
     }
+    kept.append(frame);
+}
+
+/// Whether a line shows source: `    12| text`, or the mark below it.
+fn is_excerpt(line: &str) -> bool {
+    line.trim_start()
+        .trim_start_matches(|c: char| c.is_ascii_digit())
+        .starts_with('|')
 }
 
 #[cfg(test)]
@@ -135,5 +148,15 @@ mod tests {
             "error:\n       … while evaluating the attribute 'b'\n         at /nix/store/x-source/flake.nix:3:53:\n       error: boom"
         );
         assert!(of_nix(&lines, OwnFrames::Keep).contains("«string»"));
+
+        let lines = [
+            "error: not a string",
+            "       at «string»:4:1:",
+            "            3| x",
+            "             | ^",
+            "       why",
+        ];
+        let message = of_nix(&lines.map(str::to_owned), OwnFrames::Drop);
+        assert_eq!(message, "error: not a string\n       why");
     }
 }

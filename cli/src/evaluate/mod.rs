@@ -12,6 +12,7 @@
 //! Every derivation is a root of the garbage collector before its event is sent, and stays one until the
 //! [`Evaluation`] is dropped. Dropping it early kills what still runs.
 
+mod batch;
 mod builtin;
 mod chunk;
 mod eval_jobs;

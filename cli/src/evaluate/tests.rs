@@ -154,6 +154,8 @@ async fn no_broken_attribute_hides_its_neighbours(#[values("2.8.0", "2.26.3", "2
           throws = throw "a throw";
           builds-nothing = derivation {{ name = "no builder"; }};
           name-only = (drv "name-only") // {{ name = throw "a name"; }};
+          name-set = (drv "name-set") // {{ name = {{ }}; }};
+          no-drv = {{ type = "derivation"; drvPath = {{ }}; }};
           "dotted.name" = drv "dotted";
           text = "not a derivation";
           deep = {{ recurseForDerivations = true; one = drv "one"; two = throw "deep down"; three = drv "three"; }};
@@ -166,7 +168,9 @@ async fn no_broken_attribute_hides_its_neighbours(#[values("2.8.0", "2.26.3", "2
     let outcome = place.evaluate(source, place.options()).await;
     assert_eq!(outcome.fatal, None);
     let mut expected: Vec<_> = (0..40).map(|n| format!("checks.x86_64-linux.n{n}")).collect();
-    expected.extend(["\"dotted.name\"", "deep.one", "deep.three"].map(|name| format!("checks.x86_64-linux.{name}")));
+    expected.extend(
+        ["\"dotted.name\"", "name-set", "deep.one", "deep.three"].map(|name| format!("checks.x86_64-linux.{name}")),
+    );
     expected.sort();
     assert_eq!(outcome.jobs(), expected);
     for (attr, reason) in [
@@ -177,6 +181,7 @@ async fn no_broken_attribute_hides_its_neighbours(#[values("2.8.0", "2.26.3", "2
         ("checks.x86_64-linux.loops", "infinite recursion"),
         ("checks.x86_64-linux.misses", "nothing"),
         ("checks.x86_64-linux.name-only", "a name"),
+        ("checks.x86_64-linux.no-drv", "string"),
         ("checks.x86_64-linux.throws", "a throw"),
     ] {
         let message = outcome
@@ -189,7 +194,7 @@ async fn no_broken_attribute_hides_its_neighbours(#[values("2.8.0", "2.26.3", "2
         );
         assert!(!message.contains("«string»"), "{message}");
     }
-    assert_eq!(outcome.errors.len(), 8, "{:?}", outcome.failed());
+    assert_eq!(outcome.errors.len(), 9, "{:?}", outcome.failed());
 }
 
 #[rstest]

@@ -8,6 +8,7 @@ let
     filter
     foldl'
     isAttrs
+    isString
     length
     seq
     toJSON
@@ -18,6 +19,8 @@ let
   say = kind: value: trace "${config.mark} ${kind} ${unsafeDiscardStringContext (toJSON value)}" null;
   at = foldl' (value: name: value.${name}) root;
 
+  text = value: if isString value then value else "";
+
   visit = path: seq (say "begin" path) (found path (at path));
   visitAll = foldl' (done: path: seq (visit path) done) null;
 
@@ -27,9 +30,9 @@ let
       say "none" null
     else if (value.type or null) == "derivation" then
       say "drv" {
-        drvPath = value.drvPath;
-        name = value.name or "";
-        system = value.system or "";
+        drvPath = "${value.drvPath}";
+        name = text (value.name or null);
+        system = text (value.system or null);
       }
     else if path == [ ] || config.force || (value.recurseForDerivations or false) == true then
       let
