@@ -40,6 +40,8 @@ pub(super) struct State {
     line_bytes: u64,
     lines: u64,
     dropped: u64,
+    /// The limit was reached; the log says so.
+    truncated: bool,
     /// The rest cannot be written; the log says so.
     failed: bool,
     phase: Option<String>,
@@ -98,14 +100,13 @@ impl Live {
         if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
             state.last_line = line[..line.len().min(LAST_LINE_BYTES)].to_vec();
         }
-        if state.failed || state.line_bytes >= self.log_bytes {
+        if state.failed || state.truncated {
             state.dropped += 1;
             return false;
         }
-        let bytes = line.len().min(LINE_BYTES) as u64 + 1;
-        state.line_bytes += bytes;
+        state.line_bytes += line.len().min(LINE_BYTES) as u64 + 1;
         if state.line_bytes > self.log_bytes {
-            state.line_bytes = self.log_bytes;
+            state.truncated = true;
             state.dropped += 1;
             push_truncated(&mut state.waiting, self.log_bytes);
         } else {
@@ -118,19 +119,21 @@ impl Live {
         full
     }
 
-    /// Takes the name of a phase.
-    pub(super) fn phase(&self, name: &str) {
+    /// Takes the name of a phase; true when it is time to write.
+    pub(super) fn phase(&self, name: &str) -> bool {
         let mut state = self.state();
         state.phase = Some(name.to_owned());
         // Phases count towards the limit, so that a builder cannot get round it by them.
-        if state.failed || state.line_bytes >= self.log_bytes {
-            return;
+        if state.failed || state.truncated || state.line_bytes >= self.log_bytes {
+            return false;
         }
         let before = state.waiting.len();
         push_phase(&mut state.waiting, name);
         state.line_bytes += (state.waiting.len() - before) as u64;
+        let full = state.waiting.len() >= FRAME_BYTES;
         drop(state);
         self.changed.send_replace(());
+        full
     }
 
     /// Marks the orderly end, if there is anything to end.

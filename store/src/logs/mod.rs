@@ -24,6 +24,9 @@ mod live;
 mod plain;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use entry::Entry;
 pub use follow::Follow;
 pub use plain::plain_text;

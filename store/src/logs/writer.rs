@@ -59,8 +59,7 @@ impl LogWriter {
 
     /// Takes the name of the phase that the builder enters.
     pub async fn phase(&mut self, name: &str) {
-        self.live.phase(name);
-        if self.flushed.elapsed() >= FLUSH_AFTER {
+        if self.live.phase(name) || self.flushed.elapsed() >= FLUSH_AFTER {
             self.write().await;
         }
     }

@@ -25,6 +25,9 @@ mod objects;
 mod receive;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::{Error, Result};
 pub use nar::Nar;
 pub use verify::{Authority, Verified, VerifyError, verify};

@@ -1,0 +1,114 @@
+//! Taking objects from streams.
+
+use nixci_protocol::types::{AddMethod, HashAlgo};
+
+use super::*;
+
+#[tokio::test]
+async fn a_refused_object_leaves_the_stream_where_the_next_one_begins() {
+    let (spool, folder) = spool();
+    for size in [100, 400_000] {
+        let (mut wrong, nar) = source("wrong", file_nar(&noise(1, size)), &[]);
+        wrong.info.nar_hash = NarHash([7; 32]);
+        let (right, next) = source("right", file_nar(&noise(2, size)), &[]);
+        let stream = [nar, next].concat();
+        let mut stream = &stream[..];
+        let error = spool.receive(wrong, &mut stream, Authority::Trusted).await.unwrap_err();
+        assert!(matches!(error, Error::Verify(VerifyError::NarHash { .. })), "{error}");
+        let received = spool.receive(right, &mut stream, Authority::Untrusted).await.unwrap();
+        assert!(stream.is_empty());
+        drop(received);
+    }
+    // What was received and not added leaves nothing.
+    assert_eq!(std::fs::read_dir(folder.path().join("nars")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_early_is_said_to() {
+    let (spool, folder) = spool();
+    for size in [100, 400_000] {
+        let (info, nar) = source("cut", file_nar(&noise(1, size)), &[]);
+        let mut stream = &nar[..nar.len() - 10];
+        let error = spool
+            .receive(info.clone(), &mut stream, Authority::Trusted)
+            .await
+            .unwrap_err();
+        let expected = format!(
+            "the content of {} ended after {} of {} bytes",
+            info.path,
+            nar.len() - 10,
+            nar.len()
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("nars")).unwrap().count(), 0);
+    let (mut huge, _) = source("huge", b"x".to_vec(), &[]);
+    huge.info.nar_size = u64::MAX;
+    let error = spool
+        .receive(huge, &mut &b"x"[..], Authority::Trusted)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Short { got: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn dumps_get_the_paths_nix_gives_them() {
+    let (spool, _folder) = spool();
+    let method = |method, algo| AddMethod { method, algo };
+    let sha256 = HashAlgo::Sha256;
+    let nar = file_nar(b"hello\n");
+    // What Nix 2.34.8 answered to `AddToStore`.
+    for (name, how, dump, expected) in [
+        (
+            "u",
+            method(ContentAddressMethod::Text, sha256),
+            &b"u"[..],
+            "7lmww5ks62qvwklysqlsfbn6p4yl2ijr-u",
+        ),
+        (
+            "x",
+            method(ContentAddressMethod::Flat, sha256),
+            b"hello\n",
+            "974pyy65p8annw3kp4ibcknbhz1pndwm-x",
+        ),
+        (
+            "x",
+            method(ContentAddressMethod::Nar, sha256),
+            &nar,
+            "m5zd3qj7c4bs4g5d8hqvs5pc5xicclfg-x",
+        ),
+    ] {
+        let received = spool
+            .receive_dump(name, how, BTreeSet::new(), &mut &dump[..])
+            .await
+            .unwrap();
+        assert_eq!(received.info().path.to_string(), expected);
+        spool.add(vec![received]).await.unwrap();
+    }
+    for (how, content) in [
+        (method(ContentAddressMethod::Flat, HashAlgo::Sha512), noise(3, 1000)),
+        (method(ContentAddressMethod::Flat, sha256), noise(3, 700_000)),
+        (
+            method(ContentAddressMethod::Nar, HashAlgo::Sha512),
+            file_nar(&noise(4, 700_000)),
+        ),
+    ] {
+        let received = spool
+            .receive_dump("big", how, BTreeSet::new(), &mut &content[..])
+            .await
+            .unwrap();
+        let path = received.info().path.clone();
+        spool.add(vec![received]).await.unwrap();
+        let is_nar = how.method == ContentAddressMethod::Nar;
+        let expected = if is_nar { content } else { file_nar(&content) };
+        assert!(read(&spool, &path).await == expected);
+    }
+    let mut empty = &b""[..];
+    let md5 = method(ContentAddressMethod::Flat, HashAlgo::Md5);
+    let refused = spool.receive_dump("m", md5, BTreeSet::new(), &mut empty).await;
+    let error = refused.unwrap_err();
+    assert!(error.to_string().contains("which is not supported"), "{error}");
+    let text = method(ContentAddressMethod::Text, sha256);
+    let refused = spool.receive_dump("bad name", text, BTreeSet::new(), &mut empty).await;
+    assert!(matches!(refused, Err(Error::Verify(VerifyError::Unaddressable { .. }))));
+}
