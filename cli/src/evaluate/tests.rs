@@ -4,27 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nixci_store::testing::{NixVersion, TestDaemon};
 use rstest::rstest;
 use tempfile::TempDir;
 
 use super::*;
 
-/// Where `.ci/setup` keeps the versions of Nix.
-fn nix_bin(version: &str) -> PathBuf {
-    let folder = |variable| std::env::var_os(variable).map(PathBuf::from);
-    let cache = folder("NIXCI_TEST_CACHE").unwrap_or_else(|| {
-        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-        caches.expect("HOME is set").join("nixci-test")
-    });
-    let bin = cache.join(format!("nix-{version}/bin"));
-    assert!(bin.join("nix").exists(), "{} is missing: run .ci/setup", bin.display());
-    bin
-}
-
 /// A folder for sources and a store of its own.
 struct Place {
     folder: TempDir,
-    version: &'static str,
+    version: NixVersion,
 }
 
 /// What an evaluation came to.
@@ -47,7 +36,7 @@ impl Outcome {
 }
 
 impl Place {
-    fn new(version: &'static str) -> Self {
+    fn new(version: NixVersion) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { folder, version }
     }
@@ -78,7 +67,7 @@ impl Place {
             workers: Some(2),
             max_memory: Some(2048),
             store: Some(format!("local?root={}/store", self.path().display())),
-            nix_bin: Some(nix_bin(self.version)),
+            nix_bin: Some(self.version.bin_dir()),
             ..Options::default()
         }
     }
@@ -89,7 +78,7 @@ impl Place {
 
     /// What a tool of this version prints.
     fn nix(&self, tool: &str, args: &[&str]) -> String {
-        let output = Command::new(nix_bin(self.version).join(tool))
+        let output = Command::new(self.version.program(tool))
             .args([
                 "--option",
                 "store",
@@ -138,7 +127,9 @@ const DRV: &str = r#"
 
 #[rstest]
 #[tokio::test]
-async fn no_broken_attribute_hides_its_neighbours(#[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str) {
+async fn no_broken_attribute_hides_its_neighbours(
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
+) {
     let place = Place::new(version);
     let many = (0..40)
         .map(|n| format!("n{n} = drv \"n{n}\"; "))
@@ -200,7 +191,7 @@ async fn no_broken_attribute_hides_its_neighbours(#[values("2.8.0", "2.26.3", "2
 #[rstest]
 #[tokio::test]
 async fn what_is_evaluated_survives_a_collection_until_the_evaluation_is_dropped(
-    #[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str,
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
 ) {
     let place = Place::new(version);
     let source = place.flake("checks.x86_64-linux = builtins.listToAttrs (map (n: { name = \"n${toString n}\"; value = drv \"n${toString n}\"; }) (builtins.genList (n: n) 20));");
@@ -218,7 +209,7 @@ async fn what_is_evaluated_survives_a_collection_until_the_evaluation_is_dropped
 #[rstest]
 #[tokio::test]
 async fn files_and_expressions_are_called_and_selected_from(
-    #[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str,
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
 ) {
     let place = Place::new(version);
     let text = format!(
@@ -259,7 +250,9 @@ async fn files_and_expressions_are_called_and_selected_from(
 
 #[rstest]
 #[tokio::test]
-async fn a_function_selects_and_labels(#[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str) {
+async fn a_function_selects_and_labels(
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
+) {
     let place = Place::new(version);
     let source = place.flake("checks.x86_64-linux = { a = drv \"a\"; b = drv \"b\"; c = throw \"not asked for\"; };");
     let applied = |apply: &str| Options {
@@ -295,7 +288,7 @@ async fn a_function_selects_and_labels(#[values("2.8.0", "2.26.3", "2.34.8")] ve
 #[rstest]
 #[tokio::test]
 async fn a_source_without_a_root_is_a_whole_evaluation_error(
-    #[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str,
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
 ) {
     let place = Place::new(version);
     let expr = |text: &str| Source::Expr {
@@ -329,7 +322,7 @@ async fn a_source_without_a_root_is_a_whole_evaluation_error(
 #[rstest]
 #[tokio::test]
 async fn an_attribute_that_takes_too_much_memory_is_named_and_the_others_go_on(
-    #[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str,
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
 ) {
     let place = Place::new(version);
     let source = place.flake(
@@ -357,7 +350,7 @@ async fn an_attribute_that_takes_too_much_memory_is_named_and_the_others_go_on(
 
 #[rstest]
 #[tokio::test]
-async fn only_the_systems_asked_for_are_evaluated(#[values("2.8.0", "2.34.8")] version: &'static str) {
+async fn only_the_systems_asked_for_are_evaluated(#[values(NixVersion::V2_8, NixVersion::V2_34)] version: NixVersion) {
     let place = Place::new(version);
     let source = place.flake(
         "checks.x86_64-linux = { a = drv \"a\"; b = on \"aarch64-linux\" \"b\"; }; checks.aarch64-linux = throw \"unwanted\";",
@@ -373,7 +366,9 @@ async fn only_the_systems_asked_for_are_evaluated(#[values("2.8.0", "2.34.8")] v
 
 #[rstest]
 #[tokio::test]
-async fn a_git_checkout_is_evaluated_as_git_sees_it(#[values("2.8.0", "2.26.3", "2.34.8")] version: &'static str) {
+async fn a_git_checkout_is_evaluated_as_git_sees_it(
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
+) {
     let place = Place::new(version);
     drop(place.flake("checks.x86_64-linux.a = drv \"a\"; checks.x86_64-linux.rev = drv (self.shortRev or \"dirty\");"));
     let folder = place.path().join("flake");
@@ -406,9 +401,33 @@ async fn a_git_checkout_is_evaluated_as_git_sees_it(#[values("2.8.0", "2.26.3", 
     );
 }
 
+#[rstest]
+#[tokio::test]
+async fn through_a_nix_daemon_everything_is_rooted_too(
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
+) {
+    let daemon = TestDaemon::start(version);
+    let place = Place::new(version);
+    let options = Options {
+        store: Some(daemon.uri()),
+        ..place.options()
+    };
+    let source = place.flake("checks.x86_64-linux = { a = drv \"a\"; b = throw \"b\"; c = drv \"c\"; };");
+    let mut evaluation = run(source, options).unwrap();
+    let outcome = outcome(&mut evaluation).await;
+    assert_eq!(outcome.drvs.len(), 2, "{outcome:?}");
+    assert_eq!(outcome.failed(), ["checks.x86_64-linux.b"]);
+    let exists = |drv: &String| daemon.physical(drv).exists();
+    daemon.run("nix-store", &["--gc"]);
+    assert!(outcome.drvs.values().all(exists));
+    drop(evaluation);
+    daemon.run("nix-store", &["--gc"]);
+    assert!(!outcome.drvs.values().any(exists));
+}
+
 #[tokio::test]
 async fn the_store_of_the_host_is_used_without_being_named() {
-    let place = Place::new("2.8.0");
+    let place = Place::new(NixVersion::V2_8);
     let options = Options {
         store: None,
         ..place.options()
@@ -427,7 +446,7 @@ async fn the_store_of_the_host_is_used_without_being_named() {
 
 #[tokio::test]
 async fn dropping_an_evaluation_kills_what_it_started() {
-    let place = Place::new("2.8.0");
+    let place = Place::new(NixVersion::V2_8);
     // It says where it is by a file only it reads, and then never ends.
     let source = Source::Expr {
         text: format!(
