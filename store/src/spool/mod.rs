@@ -237,15 +237,14 @@ impl Spool {
                 .find(|(id, _)| *id == block)
                 .map(|(_, content)| content.clone())
         };
-        let content = match kept {
-            Some(content) => content,
-            None => {
-                let content = self.database.read(move |conn| objects::block(conn, block)).await?;
-                let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-                blocks.truncate(BLOCKS_KEPT - 1);
-                blocks.push_front((block, content.clone()));
-                content
-            }
+        let content = if let Some(content) = kept {
+            content
+        } else {
+            let content = self.database.read(move |conn| objects::block(conn, block)).await?;
+            let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+            blocks.truncate(BLOCKS_KEPT - 1);
+            blocks.push_front((block, content.clone()));
+            content
         };
         let end = at.checked_add(size).filter(|end| *end <= content.len());
         match end {

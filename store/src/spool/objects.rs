@@ -116,12 +116,11 @@ fn insert(
         let Some(id) = id else { continue };
         let (block, at, file) = match &object.place {
             NewPlace::Block { block, at } => {
-                let known = match block_ids[*block] {
-                    Some(known) => known,
-                    None => {
-                        let packed = &blocks[*block];
-                        *block_ids[*block].insert(add_block.insert(params![packed.size as i64, packed.content])?)
-                    }
+                let known = if let Some(known) = block_ids[*block] {
+                    known
+                } else {
+                    let packed = &blocks[*block];
+                    *block_ids[*block].insert(add_block.insert(params![packed.size as i64, packed.content])?)
                 };
                 (Some(known), Some(*at as i64), None)
             }

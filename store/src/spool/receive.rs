@@ -257,7 +257,7 @@ fn unsupported(name: &str, how: AddMethod) -> Error {
 fn unaddressable(name: &str, source: MakePathError) -> Error {
     Error::Verify(VerifyError::Unaddressable {
         name: name.to_owned(),
-        source,
+        source: source.into(),
     })
 }
 

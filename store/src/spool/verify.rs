@@ -53,9 +53,9 @@ pub enum VerifyError {
         /// The object.
         path: StorePath,
         /// The hash of the content.
-        got: Hash,
+        got: Box<Hash>,
         /// The content address.
-        ca: ContentAddress,
+        ca: Box<ContentAddress>,
     },
     /// A text, or an object hashed as one file, that is something else.
     #[error("{path} is addressed as {ca}, and its NAR is not one plain file")]
@@ -63,7 +63,7 @@ pub enum VerifyError {
         /// The object.
         path: StorePath,
         /// The content address.
-        ca: ContentAddress,
+        ca: Box<ContentAddress>,
     },
     /// The content belongs to another path.
     #[error("the content of {path} belongs to {computed}: the path, its references or its content address are wrong")]
@@ -80,7 +80,7 @@ pub enum VerifyError {
         path: StorePath,
         /// Why not.
         #[source]
-        source: MakePathError,
+        source: Box<MakePathError>,
     },
     /// Nothing proves the content.
     #[error("{path} carries no proof of its content: upload it as a user that is trusted, or content-addressed")]
@@ -103,7 +103,7 @@ pub enum VerifyError {
         name: String,
         /// Why not.
         #[source]
-        source: MakePathError,
+        source: Box<MakePathError>,
     },
     /// A way of addressing that cannot be checked here.
     #[error("{path} is addressed as {ca}, which is not supported: use sha256 or sha512 of a file or a NAR")]
@@ -111,7 +111,7 @@ pub enum VerifyError {
         /// The object.
         path: StorePath,
         /// The content address.
-        ca: ContentAddress,
+        ca: Box<ContentAddress>,
     },
 }
 
@@ -266,8 +266,19 @@ impl Check {
             None => false,
             Some(ca) => match content_hash(self.content, nar, &info.path, ca)? {
                 None if self.authority == Authority::Trusted => false,
-                None => return Err(VerifyError::Unsupported { path: path(), ca }),
-                Some(got) if got != ca.hash => return Err(VerifyError::Content { path: path(), got, ca }),
+                None => {
+                    return Err(VerifyError::Unsupported {
+                        path: path(),
+                        ca: ca.into(),
+                    });
+                }
+                Some(got) if got != ca.hash => {
+                    return Err(VerifyError::Content {
+                        path: path(),
+                        got: got.into(),
+                        ca: ca.into(),
+                    });
+                }
                 Some(_) => {
                     check_path(&dir, &info, &ca)?;
                     true
@@ -289,7 +300,10 @@ fn content_hash(
     path: &StorePath,
     ca: ContentAddress,
 ) -> Result<Option<Hash>, VerifyError> {
-    let not_a_file = || VerifyError::NotAFile { path: path.clone(), ca };
+    let not_a_file = || VerifyError::NotAFile {
+        path: path.clone(),
+        ca: ca.into(),
+    };
     Ok(match content {
         ContentHash::None => None,
         ContentHash::Nar => Some(nar.into()),
@@ -323,7 +337,7 @@ fn check_path(dir: &StoreDir, info: &PathInfo, ca: &ContentAddress) -> Result<()
         }),
         Err(source) => Err(VerifyError::Kind {
             path: info.path.clone(),
-            source,
+            source: source.into(),
         }),
     }
 }
