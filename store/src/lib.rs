@@ -2,9 +2,11 @@
 
 pub mod derivation;
 pub mod index;
+pub mod local;
 pub mod logs;
 pub mod negotiate;
 pub mod remote;
 pub mod spool;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod upload;

@@ -1,4 +1,5 @@
 //! Connections to real daemons of every version.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
 
 use std::path::Path;
 use std::time::Duration;
