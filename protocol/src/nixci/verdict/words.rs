@@ -40,7 +40,7 @@ impl Bucket {
             Self::StillFailing => "still failing",
             Self::Fixed => "fixed",
             Self::NotAnswered => "not answered",
-            Self::Running => "running",
+            Self::Running => "unfinished",
             Self::Ok => "ok",
             Self::StillOk => "still ok",
             Self::AddedOk => "added, ok",
