@@ -75,16 +75,13 @@ fn result_words(result: AttemptResult) -> (&'static str, &'static str) {
     }
 }
 
-/// Counts an attempt that has ended.
+/// Counts an attempt that has ended, and the build with it where nothing more will be tried by itself.
 pub(crate) fn attempt_ended(store: &str, result: AttemptResult) {
-    let (result, class) = result_words(result);
-    counter!(ATTEMPTS, "store" => store.to_owned(), "result" => result, "class" => class).increment(1);
-}
-
-/// Counts a build after which nothing more will be tried.
-pub(crate) fn build_ended(result: AttemptResult) {
-    let (result, class) = result_words(result);
-    counter!(BUILDS, "result" => result, "class" => class).increment(1);
+    let (word, class) = result_words(result);
+    counter!(ATTEMPTS, "store" => store.to_owned(), "result" => word, "class" => class).increment(1);
+    if result != AttemptResult::Failed(FailureClass::Store) {
+        counter!(BUILDS, "result" => word, "class" => class).increment(1);
+    }
 }
 
 pub(super) fn request(route: &str, method: &'static str, status: u16, millis: u64) {

@@ -23,7 +23,7 @@ use axum::Router;
 use axum::routing::get;
 use tokio::sync::Semaphore;
 
-pub(crate) use self::metrics::{attempt_ended, build_ended};
+pub(crate) use self::metrics::attempt_ended;
 use crate::read::Reader;
 
 /// The version that pages and `/healthz` tell.
@@ -70,4 +70,9 @@ pub fn router(reader: Reader) -> Router {
 /// The address of a project's page, below that of all pages.
 pub(crate) fn project_path(project: &str) -> String {
     format!("/p/{}", show::segments(project))
+}
+
+#[cfg(test)]
+pub(crate) fn now_for_tests() -> nixci_protocol::nixci::control::Millis {
+    show::time::now()
 }

