@@ -223,6 +223,12 @@ impl Driver<'_> {
         }
         self.queue.extend(progress.more);
         match exit {
+            // It cannot be, but would go on for ever.
+            Exit::Success if untouched => {
+                self.strike(FatalKind::WholeEvaluation, || {
+                    "nix ended well without visiting any attribute; its messages may be switched off".to_owned()
+                })?;
+            }
             Exit::Success => {}
             Exit::Failed if runs_out_of_memory(&messages) => {
                 self.killed(culprit, untouched, Killer::Limit, 0, self.allowed == 1)

@@ -319,6 +319,21 @@ async fn a_source_without_a_root_is_a_whole_evaluation_error(
     );
 }
 
+#[tokio::test]
+async fn a_nix_that_says_nothing_is_not_asked_for_ever() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new(NixVersion::NEWEST);
+    let program = place.write("bin/nix", "#!/bin/sh\n");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let options = Options {
+        nix_bin: program.parent().map(Path::to_owned),
+        ..place.options()
+    };
+    let (kind, message) = place.evaluate(place.flake(""), options).await.fatal.unwrap();
+    assert_eq!(kind, FatalKind::WholeEvaluation);
+    assert!(message.contains("without visiting"), "{message}");
+}
+
 #[rstest]
 #[tokio::test]
 async fn an_attribute_that_takes_too_much_memory_is_named_and_the_others_go_on(
