@@ -116,12 +116,6 @@ pub(crate) struct Submit {
     #[arg(value_name = "FLAKEREF#ATTR|DRV", conflicts_with_all = ["file", "expr", "jobs_file"])]
     pub(crate) what: Vec<String>,
 
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-
-    #[command(flatten)]
-    pub(crate) about: About,
-
     /// Stay until everything is built; end with the verdict
     #[arg(long, short = 'w')]
     pub(crate) wait: bool,
@@ -133,6 +127,12 @@ pub(crate) struct Submit {
     /// The local store to read, as Nix finds it without this; `local?root=DIR` for a chroot store
     #[arg(long, value_name = "STORE")]
     pub(crate) from: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) about: About,
 
     #[command(flatten)]
     pub(crate) evaluator: EvaluatorArgs,

@@ -9,12 +9,12 @@ mod args;
 mod command;
 mod connect;
 mod context;
-#[expect(dead_code, reason = "tests and later commands use what submit does not")]
 mod evaluate;
 mod exit;
 mod progress;
 mod render;
 mod select;
+mod transfer;
 
 use std::process::ExitCode;
 

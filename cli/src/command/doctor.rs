@@ -14,6 +14,7 @@ use crate::connect::{Address, Daemon};
 use crate::context::{Context, process_env};
 use crate::exit::{Exit, Problem};
 use crate::render::{self, ansi, paint};
+use crate::transfer;
 
 /// Below this much free space builds are likely to fail.
 const LITTLE_SPACE: u64 = 5 << 30;
@@ -89,7 +90,7 @@ impl Check {
 /// Runs the command. Ends as failed when something is wrong, as unreachable when it is the daemon.
 pub(crate) async fn run(global: &Global) -> Result<Exit, Problem> {
     let mut exit = Exit::Fine;
-    let mut checks = vec![nix().await, evaluator().await, clock()];
+    let mut checks = vec![nix().await, evaluator().await, local_store(), clock()];
     checks.extend(space());
     checks.push(context());
     match Daemon::connect(&Address::find(global.to.as_deref(), &process_env)?).await {
@@ -137,6 +138,18 @@ async fn evaluator() -> Check {
     match version("nix-eval-jobs").await {
         Some(version) => Check::fine("evaluator", format!("nix-eval-jobs {version}")),
         None => Check::fine("evaluator", "built in (nix-eval-jobs would be used if it were on PATH)"),
+    }
+}
+
+fn local_store() -> Check {
+    match transfer::local_store(None) {
+        Ok(store) => Check::fine("local store", store.store_dir().as_str()),
+        Err(problem) => Check::trouble(
+            Level::Warning,
+            "local store",
+            problem.to_string(),
+            "check NIX_REMOTE and NIX_STORE_DIR, or name a store with `submit --from`",
+        ),
     }
 }
 
@@ -205,7 +218,7 @@ fn context() -> Check {
 
 /// What the daemon says of itself and its stores.
 async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
-    let protocol = daemon.connection().negotiated().version.to_string();
+    let protocol = daemon.peer().connection().negotiated().version.to_string();
     let info: Info = daemon.ask(&Request::Info).await?;
     let mut checks = vec![Check::fine(
         "daemon",
@@ -290,6 +303,11 @@ mod tests {
             .iter()
             .map(|status| store(status).text())
             .collect();
-        insta::assert_snapshot!(anstream::adapter::strip_str(&text), @"");
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "✓ store near   auto · nix 2.34.8 · protocol 1.38 · 1 of 4 slots busy\n\
+             ✕ store far    auto: connection refused\n  \
+             \x20            → try `nix store ping --store 'auto'` as the daemon's user\n"
+        );
     }
 }

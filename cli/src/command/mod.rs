@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod copy;
 mod diff;
 mod doctor;
 mod generate;
@@ -7,6 +8,7 @@ mod jobs;
 mod log;
 mod restart;
 mod status;
+mod submit;
 mod watch;
 
 use std::io::{self, Write};
@@ -23,6 +25,7 @@ use crate::exit::{Exit, Problem};
 pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
     let global = &cli.global;
     match cli.command {
+        Command::Submit(args) => submit::run(global, &args).await,
         Command::Status(args) => status::run(global, &args).await,
         Command::Watch(args) => watch::run(global, &args).await,
         Command::Log(args) => log::run(global, &args).await,
@@ -30,7 +33,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Diff(args) => diff::run(global, &args).await,
         Command::Restart(args) => restart::restart(global, &args).await,
         Command::Cancel(args) => restart::cancel(global, &args).await,
-        Command::Submit(_) | Command::Copy(_) => Err(Problem::failed("this command cannot read the local store yet")),
+        Command::Copy(args) => copy::run(global, &args).await,
         Command::Doctor => doctor::run(global).await,
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),

@@ -1,11 +1,13 @@
 //! `nixci watch`: follows an evaluation to its end, and what `submit --wait` does after sending.
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use nixci_protocol::nixci::attr_path::AttrPath;
 use nixci_protocol::nixci::control::{EvaluationId, EvaluationSummary, Event, Request, Selector};
-use nixci_protocol::nixci::verdict::Verdict;
+use nixci_protocol::nixci::verdict::{Verdict, to_markdown};
 use tokio::time::MissedTickBehavior;
 
 use super::{exit_of, print};
@@ -20,6 +22,18 @@ use crate::select;
 /// How often running clocks are redrawn.
 const CLOCK: Duration = Duration::from_millis(250);
 
+/// Bytes of Markdown at most in a step summary; GitHub takes a megabyte.
+const SUMMARY_BYTES: usize = 900_000;
+
+/// Where the builds live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Host {
+    /// In a daemon that goes on when this program ends.
+    Daemon,
+    /// In this program.
+    Embedded,
+}
+
 /// Runs the command; it ends as the verdict says.
 pub(crate) async fn run(global: &Global, args: &Watch) -> Result<Exit, Problem> {
     let which = select::evaluation(args.which.as_deref(), args.project.as_deref())?;
@@ -28,7 +42,7 @@ pub(crate) async fn run(global: &Global, args: &Watch) -> Result<Exit, Problem> 
     // The newest may be another one after a lost connection: its number stays.
     let summary: EvaluationSummary = daemon.ask(&Request::Status { which }).await?;
     let mut screen = Screen::choose(global, &process_env);
-    follow(global, daemon, summary.evaluation, &mut screen).await
+    follow(global, daemon, summary.evaluation, Host::Daemon, &mut screen).await
 }
 
 /// Follows an evaluation to its end and prints the verdict. An interrupt leaves; the builds go on.
@@ -36,18 +50,26 @@ pub(super) async fn follow(
     global: &Global,
     daemon: Daemon,
     evaluation: EvaluationId,
+    host: Host,
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
     let watched = tokio::select! {
         watched = to_the_end(daemon, evaluation, screen) => watched,
         _ = tokio::signal::ctrl_c() => {
             screen.clear()?;
-            anstream::eprintln!("left; the builds go on: `nixci watch {}` comes back to them", evaluation.0);
+            let said = match host {
+                Host::Daemon => format!("left; the builds go on: `nixci watch {}` comes back to them", evaluation.0),
+                Host::Embedded => "stopped; the builds begin again with the next daemon on this state".to_owned(),
+            };
+            anstream::eprintln!("{said}");
             return Ok(Exit::Unfinished);
         }
     };
     screen.clear()?;
     let (summary, verdict) = watched?;
+    if let Some(file) = process_env("GITHUB_STEP_SUMMARY") {
+        summarise(Path::new(&file), &verdict);
+    }
     if !screen.is_json() {
         let detail = if global.verbose > 0 {
             Detail::Full
@@ -55,11 +77,20 @@ pub(super) async fn follow(
             Detail::Short
         };
         print(&format!("\n{}", render::verdict(&verdict, detail)))?;
-        if let Some(page) = &summary.page {
+        if let (Host::Daemon, Some(page)) = (host, &summary.page) {
             print(&format!("  {}\n", render::paint(render::DIM, page)))?;
         }
     }
     Ok(exit_of(&verdict))
+}
+
+/// Appends the verdict to the summary of a workflow step. A summary that cannot be written changes nothing.
+fn summarise(file: &Path, verdict: &Verdict) {
+    let text = to_markdown(verdict, SUMMARY_BYTES);
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    if let Err(error) = opened.and_then(|mut file| writeln!(file, "{text}")) {
+        tracing::warn!("failed to write the step summary {}: {error}", file.display());
+    }
 }
 
 /// The end of an evaluation; a daemon that restarts meanwhile is waited for.

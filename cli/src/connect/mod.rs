@@ -9,6 +9,7 @@ use std::path::Path;
 use nixci_protocol::client::{Connection, Error, Hello};
 use nixci_protocol::nixci::control::Request;
 use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL};
+use nixci_store::remote::{Link, Remote, RemoteOptions, StoreUri};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -17,24 +18,56 @@ use crate::exit::{Exit, Problem, chain};
 pub(crate) use address::Address;
 pub(crate) use patience::Patience;
 
-/// A daemon that understands our control messages.
-pub(crate) struct Daemon {
-    connection: Connection,
+/// A connection, and what keeps it alive.
+enum Wire {
+    /// Over a socket.
+    Own(Box<Connection>),
+    /// Over whatever the store layer opened: ssh, a private daemon.
+    Link(Box<Link>),
+}
+
+/// A connection to any daemon that speaks the worker protocol.
+pub(crate) struct Peer {
+    wire: Wire,
     address: Address,
 }
 
-impl Daemon {
+impl Peer {
     /// Connects and shakes hands.
     ///
     /// Fails with exit code 4 where nobody answers, and 5 where the socket may not be used.
     pub(crate) async fn connect(address: &Address) -> Result<Self, Problem> {
-        let connection = open(address).await?;
-        let daemon = Self {
-            connection,
+        Ok(Self {
+            wire: open(address).await?,
             address: address.clone(),
-        };
-        if daemon.has(FEATURE_CONTROL) {
-            Ok(daemon)
+        })
+    }
+
+    /// An error of a call over this connection as the user sees it.
+    pub(crate) fn refused(&self, error: &Error) -> Problem {
+        refused(&self.address, error)
+    }
+
+    /// The connection.
+    pub(crate) fn connection(&mut self) -> &mut Connection {
+        match &mut self.wire {
+            Wire::Own(connection) => connection,
+            Wire::Link(link) => link,
+        }
+    }
+}
+
+/// A daemon that understands our control messages.
+pub(crate) struct Daemon {
+    peer: Peer,
+}
+
+impl Daemon {
+    /// Like [`Peer::connect`]; a daemon that is not nixci counts as one that cannot be reached.
+    pub(crate) async fn connect(address: &Address) -> Result<Self, Problem> {
+        let mut peer = Peer::connect(address).await?;
+        if peer.connection().negotiated().has(FEATURE_CONTROL) {
+            Ok(Self { peer })
         } else {
             Err(Problem::unreachable(format!(
                 "`{address}` is a Nix daemon but not nixci: give `nixci-daemon`'s address with --to or NIXCI_TO"
@@ -42,37 +75,33 @@ impl Daemon {
         }
     }
 
-    /// Whether the peer has a feature.
-    pub(crate) fn has(&self, feature: &str) -> bool {
-        self.connection.negotiated().features.iter().any(|one| one == feature)
-    }
-
     /// Where it is.
     pub(crate) fn address(&self) -> &Address {
-        &self.address
+        &self.peer.address
     }
 
-    /// The connection, for what is not a control message.
-    pub(crate) fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
+    /// The same connection, for what is not a control message.
+    pub(crate) fn peer(&mut self) -> &mut Peer {
+        &mut self.peer
     }
 
     /// Asks one question.
     pub(crate) async fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, Problem> {
         let json = encode(request)?;
         let reply = self
-            .connection
+            .peer
+            .connection()
             .control_one(&json)
             .await
-            .map_err(|error| refused(&self.address, &error))?;
+            .map_err(|error| refused(&self.peer.address, &error))?;
         decode(&reply)
     }
 
     /// Asks for a stream; `each` sees its pieces as they come.
     pub(crate) async fn follow(&mut self, request: &Request) -> Result<Lines<'_>, Problem> {
         let json = encode(request)?;
-        let address = self.address.clone();
-        match self.connection.control_stream(&json).await {
+        let address = self.peer.address.clone();
+        match self.peer.connection().control_stream(&json).await {
             Ok(stream) => Ok(Lines { stream, address }),
             Err(error) => Err(refused(&address, &error)),
         }
@@ -103,20 +132,28 @@ fn hello() -> Hello {
     }
 }
 
-async fn open(address: &Address) -> Result<Connection, Problem> {
+async fn open(address: &Address) -> Result<Wire, Problem> {
     match address {
         Address::Unix(path) => {
             let stream = UnixStream::connect(path)
                 .await
                 .map_err(|error| no_socket(path, &error))?;
             let (read, write) = stream.into_split();
-            Connection::open(read, write, hello())
-                .await
+            let opened = Connection::open(read, write, hello()).await;
+            opened
+                .map(|connection| Wire::Own(Box::new(connection)))
                 .map_err(|error| no_handshake(address, &error))
         }
-        Address::Store(uri) => Err(Problem::unreachable(format!(
-            "`{uri}` cannot be reached yet: use a socket"
-        ))),
+        Address::Store(uri) => {
+            let parsed: StoreUri = uri.parse().map_err(|error| Problem::usage(chain(&error)))?;
+            let options = RemoteOptions {
+                features: hello().features,
+                ..RemoteOptions::default()
+            };
+            let link = Remote::new(uri, parsed, options).connect().await;
+            link.map(|link| Wire::Link(Box::new(link)))
+                .map_err(|error| Problem::unreachable(chain(&error)))
+        }
     }
 }
 
@@ -143,7 +180,7 @@ fn no_handshake(address: &Address, error: &Error) -> Problem {
 }
 
 /// An error of a call as the user sees it: what the daemon said, or that it went away.
-pub(crate) fn refused(address: &Address, error: &Error) -> Problem {
+fn refused(address: &Address, error: &Error) -> Problem {
     match error {
         Error::Remote(remote) => Problem::failed(remote.message.trim_start_matches("error: ").to_owned()),
         other => Problem::unreachable(format!("lost the connection to `{address}`: {}", chain(other))),

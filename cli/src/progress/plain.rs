@@ -54,8 +54,9 @@ impl Plain {
             Event::Sending(totals) => self.paced(&sending(totals), out),
             Event::AttributeError { attr, message } => {
                 writeln!(out, "{attr} does not evaluate:")?;
+                // The bar keeps a CI from taking what an evaluator printed for a workflow command.
                 for line in message.lines() {
-                    writeln!(out, "  {}", ansi::plain(line))?;
+                    writeln!(out, "  │ {}", ansi::plain(line))?;
                 }
                 Ok(())
             }

@@ -1,0 +1,187 @@
+//! `nixci submit`: evaluate, send what the daemon lacks, record the jobs.
+//!
+//! The three overlap. Attributes are gathered for a moment ([`gather`]), their closures negotiated and
+//! uploaded and the jobs recorded ([`send`]) while the evaluators go on, so that the first build may
+//! start before the last attribute is evaluated. One connection carries all of it.
+
+mod embedded;
+mod gather;
+mod jobs_file;
+mod send;
+mod source;
+
+use std::io::Read;
+use std::path::Path;
+
+use nixci_protocol::nixci::control::{Evaluated, EvaluationSummary, Submission};
+
+use super::print;
+use super::watch::{self, Host};
+use crate::args::{Global, Submit};
+use crate::connect::{Address, Daemon};
+use crate::context::{Context, process_env};
+use crate::evaluate;
+use crate::exit::{Exit, Problem};
+use crate::progress::Screen;
+use crate::render;
+use crate::transfer::{self, LocalStore};
+
+use embedded::Embedded;
+use gather::gather;
+use send::Sender;
+use source::{Jobs, Source};
+
+/// Runs the command. Without `--wait` it ends fine when everything is recorded, attribute errors
+/// included: they are outcomes, not trouble of the submission; a source that does not evaluate as a
+/// whole ends it as failed.
+pub(crate) async fn run(global: &Global, args: &Submit) -> Result<Exit, Problem> {
+    let local = transfer::local_store(args.from.as_deref())?;
+    let store_dir = local.store_dir().clone();
+    let source = Source::read(args, &store_dir)?;
+    let submission = describe(args, &source)?;
+    let mut screen = Screen::choose(global, &process_env);
+    let embedded = if args.embedded {
+        Some(Embedded::start(args.from.as_deref()).await?)
+    } else {
+        None
+    };
+    let address = match &embedded {
+        Some(embedded) => embedded.address(),
+        None => Address::find(global.to.as_deref(), &process_env)?,
+    };
+    let wait = match (&embedded, args.wait) {
+        (Some(_), _) => Some(Host::Embedded),
+        (None, true) => Some(Host::Daemon),
+        (None, false) => None,
+    };
+    let ended = submit(global, &address, source.jobs, submission, &local, wait, &mut screen).await;
+    screen.clear()?;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    ended
+}
+
+/// What is said of the submission.
+fn describe(args: &Submit, source: &Source) -> Result<Submission, Problem> {
+    let mut found = match &source.dir {
+        Some(dir) => Context::detect(&process_env, dir),
+        None => Context::default(),
+    };
+    if source.project.is_some() {
+        found.project.clone_from(&source.project);
+    }
+    let context = found.overridden(&args.about);
+    for commit in [&context.commit, &context.base].into_iter().flatten() {
+        if commit.len() != 40 || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Problem::usage(format!(
+                "`{commit}` is no commit: forty hexadecimal digits are"
+            )));
+        }
+    }
+    Ok(Submission {
+        key: random_key()?,
+        project: context.project.unwrap_or_else(|| "unnamed".to_owned()),
+        commit: context.commit.map(|commit| commit.to_ascii_lowercase()),
+        git_ref: context.git_ref,
+        base: context.base.map(|commit| commit.to_ascii_lowercase()),
+        pull_request: context.pull_request,
+        source: source.words.clone(),
+        labels: context.labels,
+    })
+}
+
+/// A key that no other submission has.
+fn random_key() -> Result<String, Problem> {
+    let mut bytes = [0; 16];
+    std::fs::File::open(Path::new("/dev/urandom"))
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|error| Problem::failed(format!("failed to read `/dev/urandom`: {error}")))?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
+}
+
+async fn submit(
+    global: &Global,
+    address: &Address,
+    jobs: Jobs,
+    submission: Submission,
+    local: &LocalStore,
+    wait: Option<Host>,
+    screen: &mut Screen,
+) -> Result<Exit, Problem> {
+    let daemon = Daemon::connect(address).await?;
+    let store_dir = local.store_dir().clone();
+    let mut sender = Sender::begin(daemon, submission, local, store_dir, screen).await?;
+    let error = match jobs {
+        Jobs::Ready(jobs) => {
+            sender.totals.evaluated = jobs.len() as u64;
+            sender.totals.all_evaluated = true;
+            sender.send(jobs).await?;
+            None
+        }
+        Jobs::Evaluate(what) => {
+            let (source, options) = *what;
+            evaluated(source, options, &mut sender).await?
+        }
+    };
+    let (daemon, summary) = sender.end(error.clone()).await?;
+    if let Some(host) = wait {
+        return watch::follow(global, daemon, summary.evaluation, host, screen).await;
+    }
+    if !screen.is_json() {
+        print(&format!("{}\n", said(&summary)))?;
+    }
+    match error {
+        Some(error) => Err(Problem::failed(format!(
+            "the evaluation is incomplete: {}",
+            render::first_line(&error)
+        ))),
+        None => Ok(Exit::Fine),
+    }
+}
+
+/// Evaluates and sends what is found; returns why the evaluation as a whole failed, if it did.
+async fn evaluated(
+    source: evaluate::Source,
+    options: evaluate::Options,
+    sender: &mut Sender<'_>,
+) -> Result<Option<String>, Problem> {
+    let mut evaluation = evaluate::run(source, options)
+        .map_err(|error| Problem::failed(format!("failed to make a folder for garbage collector roots: {error}")))?;
+    let mut next = async || evaluation.next().await;
+    let mut fatal = Vec::new();
+    loop {
+        let gathered = gather(&mut next).await;
+        for job in &gathered.jobs {
+            match &job.result {
+                Evaluated::Drv(_) => sender.totals.evaluated += 1,
+                Evaluated::Error(_) => {
+                    sender.totals.errors += 1;
+                    sender.show_error(job)?;
+                }
+            }
+        }
+        sender.totals.all_evaluated = gathered.ended;
+        sender.show_totals()?;
+        fatal.extend(gathered.fatal);
+        if !gathered.jobs.is_empty() {
+            sender.send(gathered.jobs).await?;
+        }
+        if gathered.ended {
+            return Ok((!fatal.is_empty()).then(|| fatal.join("\n")));
+        }
+    }
+}
+
+/// What is left on the terminal when the client goes home.
+fn said(summary: &EvaluationSummary) -> String {
+    let number = render::paint(render::STRONG, format!("#{}", summary.evaluation.0));
+    let counts = render::counts(&summary.counts);
+    match &summary.page {
+        Some(page) => format!("{number}  {counts}\n{page}"),
+        None => format!(
+            "{number}  {counts}\n{}",
+            render::paint(render::DIM, format!("nixci watch {}", summary.evaluation.0))
+        ),
+    }
+}

@@ -1,0 +1,208 @@
+//! Sends jobs: negotiate and upload what they need, then record them; again from where it was when the
+//! connection is lost.
+//!
+//! Everything is idempotent. The submission's key finds the same evaluation, objects that arrived whole
+//! stay, and a job that is there already stays as it is. So after a loss the batch in hand is simply
+//! sent again, and earlier ones only if the daemon no longer knows the submission.
+
+use std::collections::HashSet;
+
+use nixci_protocol::nixci::control::{Accepted, Begun, Evaluated, EvaluationSummary, NewJob, Request, Submission};
+use nixci_protocol::types::{StoreDir, StorePath};
+
+use crate::connect::{Daemon, Patience};
+use crate::exit::{Exit, Problem};
+use crate::progress::{Event, Screen, Totals};
+use crate::transfer::{self, LocalStore, Step};
+
+/// Jobs in one message: well below every limit on the length of a text.
+const JOBS_PER_MESSAGE: usize = 2_000;
+
+/// A submission under way.
+pub(super) struct Sender<'a> {
+    daemon: Daemon,
+    submission: Submission,
+    local: &'a LocalStore,
+    store_dir: StoreDir,
+    screen: &'a mut Screen,
+    begun: Begun,
+    /// What the daemon has recorded, to be sent again to a daemon that forgot.
+    recorded: Vec<NewJob>,
+    pub(super) totals: Totals,
+}
+
+impl<'a> Sender<'a> {
+    /// Opens the evaluation.
+    pub(super) async fn begin(
+        mut daemon: Daemon,
+        submission: Submission,
+        local: &'a LocalStore,
+        store_dir: StoreDir,
+        screen: &'a mut Screen,
+    ) -> Result<Self, Problem> {
+        let begun: Begun = daemon.ask(&Request::SubmitBegin(submission.clone())).await?;
+        show_begun(screen, &begun)?;
+        Ok(Self {
+            daemon,
+            submission,
+            local,
+            store_dir,
+            screen,
+            begun,
+            recorded: Vec::new(),
+            totals: Totals::default(),
+        })
+    }
+
+    /// Shows the counters.
+    pub(super) fn show_totals(&mut self) -> Result<(), Problem> {
+        Ok(self.screen.show(&Event::Sending(self.totals))?)
+    }
+
+    /// Shows that an attribute did not evaluate.
+    pub(super) fn show_error(&mut self, job: &NewJob) -> Result<(), Problem> {
+        if let Evaluated::Error(message) = &job.result {
+            self.screen.show(&Event::AttributeError {
+                attr: &job.attr,
+                message,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sends one batch, however often the connection is lost within a minute.
+    pub(super) async fn send(&mut self, batch: Vec<NewJob>) -> Result<(), Problem> {
+        let mut sent = self.deliver(&batch).await;
+        while let Err(problem) = sent {
+            self.come_back(problem).await?;
+            sent = self.deliver(&batch).await;
+        }
+        self.recorded.extend(batch);
+        Ok(())
+    }
+
+    /// Says that there are no more jobs.
+    pub(super) async fn end(mut self, error: Option<String>) -> Result<(Daemon, EvaluationSummary), Problem> {
+        self.show_totals()?;
+        loop {
+            let request = Request::SubmitEnd {
+                evaluation: self.begun.evaluation,
+                error: error.clone(),
+            };
+            match self.daemon.ask::<EvaluationSummary>(&request).await {
+                Ok(summary) => {
+                    self.screen.show(&Event::Sent { summary: &summary })?;
+                    return Ok((self.daemon, summary));
+                }
+                Err(problem) => self.come_back(problem).await?,
+            }
+        }
+    }
+
+    /// Waits for the daemon and finds the submission again; fails with `problem` where waiting is no use.
+    async fn come_back(&mut self, problem: Problem) -> Result<(), Problem> {
+        if problem.exit() != Exit::Unreachable {
+            return Err(problem);
+        }
+        let mut patience = Patience::new(problem);
+        loop {
+            let (after, reason) = patience.next()?;
+            self.screen.show(&Event::Retrying {
+                after_ms: after.as_millis() as u64,
+                reason: &reason,
+            })?;
+            tokio::time::sleep(after).await;
+            match self.resume().await {
+                Ok(()) => return Ok(()),
+                Err(problem) => patience.failed(problem)?,
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> Result<(), Problem> {
+        self.daemon = Daemon::connect(&self.daemon.address().clone()).await?;
+        self.begun = self.daemon.ask(&Request::SubmitBegin(self.submission.clone())).await?;
+        show_begun(self.screen, &self.begun)?;
+        if !self.begun.resumed && !self.recorded.is_empty() {
+            let recorded = std::mem::take(&mut self.recorded);
+            let sent = self.deliver(&recorded).await;
+            self.recorded = recorded;
+            sent?;
+        }
+        Ok(())
+    }
+
+    /// One try at one batch.
+    async fn deliver(&mut self, batch: &[NewJob]) -> Result<(), Problem> {
+        let roots = self.roots(batch)?;
+        let before = self.totals;
+        let screen = &mut *self.screen;
+        let mut each = |step: &Step| {
+            let totals = Totals {
+                missing: before.missing + step.missing,
+                uploaded: before.uploaded + step.sent,
+                uploaded_bytes: before.uploaded_bytes + step.sent_bytes,
+                ..before
+            };
+            screen.show(&Event::Sending(totals))
+        };
+        let moved = transfer::closure(self.daemon.peer(), self.local, &roots, &mut each).await?;
+        self.totals.missing += moved.step.missing;
+        self.totals.uploaded += moved.step.sent;
+        self.totals.uploaded_bytes += moved.step.sent_bytes;
+        self.totals.negotiated += batch.len() as u64;
+        let lost: HashSet<String> = (moved.lost.iter())
+            .map(|path| self.store_dir.display(path).to_string())
+            .collect();
+        for jobs in batch.chunks(JOBS_PER_MESSAGE) {
+            let jobs = jobs.iter().map(|job| without_lost(job, &lost)).collect();
+            let request = Request::SubmitJobs {
+                evaluation: self.begun.evaluation,
+                jobs,
+            };
+            let accepted: Accepted = self.daemon.ask(&request).await?;
+            self.totals.submitted = accepted.jobs;
+        }
+        self.show_totals()
+    }
+
+    fn roots(&self, batch: &[NewJob]) -> Result<Vec<StorePath>, Problem> {
+        let mut roots = Vec::with_capacity(batch.len());
+        for job in batch {
+            match &job.result {
+                Evaluated::Drv(path) => roots.push(self.store_dir.parse(path).map_err(|error| {
+                    Problem::failed(format!(
+                        "the derivation `{path}` of `{}` is no store path: {error}",
+                        job.attr
+                    ))
+                })?),
+                Evaluated::Error(_) => {}
+            }
+        }
+        roots.sort();
+        roots.dedup();
+        Ok(roots)
+    }
+}
+
+/// The job; an error in place of a derivation that is nowhere to be found, so that its neighbours go on.
+fn without_lost(job: &NewJob, lost: &HashSet<String>) -> NewJob {
+    let result = match &job.result {
+        Evaluated::Drv(path) if lost.contains(path) => Evaluated::Error(format!(
+            "the derivation `{path}` is neither in the local store nor at the daemon"
+        )),
+        other => other.clone(),
+    };
+    NewJob {
+        attr: job.attr.clone(),
+        result,
+    }
+}
+
+fn show_begun(screen: &mut Screen, begun: &Begun) -> Result<(), Problem> {
+    Ok(screen.show(&Event::Begun {
+        evaluation: begun.evaluation,
+        page: begun.page.as_deref(),
+        resumed: begun.resumed,
+    })?)
+}

@@ -1,0 +1,141 @@
+//! From the local store to a daemon: what it lacks of a closure, and nothing else.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nixci_protocol::client;
+use nixci_protocol::op::QueryPathInfo;
+use nixci_protocol::types::StorePath;
+use nixci_store::negotiate::{NegotiateError, Oracle, negotiate};
+use nixci_store::upload::{Progress, UploadError, upload};
+
+use crate::connect::Peer;
+use crate::exit::{Problem, chain};
+
+pub(crate) use nixci_store::local::LocalStore;
+
+/// How often a transfer says how far it is.
+const PACE: Duration = Duration::from_millis(100);
+
+/// How far a transfer is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Paths the daemon lacked.
+    pub(crate) missing: u64,
+    /// Paths sent.
+    pub(crate) sent: u64,
+    /// Their size as NARs.
+    pub(crate) sent_bytes: u64,
+}
+
+/// What became of a transfer.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// How far it went: to the end.
+    pub(crate) step: Step,
+    /// Roots that neither side has.
+    pub(crate) lost: Vec<StorePath>,
+}
+
+/// The local store that `from` names, or the one that Nix would use here.
+pub(crate) fn local_store(from: Option<&str>) -> Result<LocalStore, Problem> {
+    LocalStore::open(from).map_err(|error| Problem::usage(chain(&error)))
+}
+
+/// Sends what the peer lacks of the closure of `roots`. A root that is not in the local store may be at the
+/// peer already; one that is nowhere is set aside, so that the others arrive.
+///
+/// A lost connection is a problem with exit code 4; what arrived whole stays there.
+pub(crate) async fn closure(
+    peer: &mut Peer,
+    local: &LocalStore,
+    roots: &[StorePath],
+    each: &mut (dyn FnMut(&Step) -> io::Result<()> + Send),
+) -> Result<Moved, Problem> {
+    let (here, elsewhere) = on_disk(local, roots).await?;
+    let mut moved = Moved::default();
+    if !elsewhere.is_empty() {
+        let valid = peer.connection().valid(&elsewhere).await;
+        let valid = valid.map_err(|error| peer.refused(&error))?;
+        let unknown = elsewhere.into_iter().enumerate().filter(|(at, _)| !valid.get(*at));
+        moved.lost = unknown.map(|(_, path)| path).collect();
+    }
+    let plan = negotiate(peer.connection(), local, here)
+        .await
+        .map_err(|error| match error {
+            NegotiateError::Source(error) => {
+                Problem::failed(format!("failed to read what is to be sent: {}", chain(&error)))
+            }
+            NegotiateError::Store(error) => peer.refused(&error),
+        })?;
+    tracing::debug!(
+        asked = plan.asked,
+        rounds = plan.rounds,
+        missing = plan.missing.len(),
+        "negotiated"
+    );
+    moved.step.missing = plan.missing.len() as u64;
+    each(&moved.step)?;
+    let mut last = Instant::now();
+    let mut shown = Ok(());
+    let missing = moved.step.missing;
+    let sent = upload(peer.connection(), local, &plan.missing, |progress| {
+        if last.elapsed() >= PACE && shown.is_ok() {
+            last = Instant::now();
+            shown = each(&step(missing, progress));
+        }
+    })
+    .await
+    .map_err(|error| match error {
+        UploadError::Source(error) => Problem::failed(format!("failed to read what is to be sent: {}", chain(&error))),
+        UploadError::Object(error) => Problem::failed(format!("failed to send: {}", chain(&error))),
+        UploadError::Store(error) => peer.refused(&error),
+    })?;
+    shown?;
+    moved.step = step(missing, sent);
+    each(&moved.step)?;
+    Ok(moved)
+}
+
+fn step(missing: u64, progress: Progress) -> Step {
+    Step {
+        missing,
+        sent: progress.paths,
+        sent_bytes: progress.bytes,
+    }
+}
+
+/// Those of the paths that are in the local store, and those that are not.
+async fn on_disk(local: &LocalStore, paths: &[StorePath]) -> Result<(Vec<StorePath>, Vec<StorePath>), Problem> {
+    let (local, paths) = (local.clone(), paths.to_vec());
+    tokio::task::spawn_blocking(move || {
+        (paths.into_iter()).partition(|path| local.file(path).symlink_metadata().is_ok())
+    })
+    .await
+    .map_err(|_| Problem::failed("reading the local store was stopped"))
+}
+
+/// The derivations that made these paths; derivations stay themselves.
+pub(crate) async fn derivers(local: &LocalStore, paths: &[StorePath]) -> Result<Vec<StorePath>, Problem> {
+    let (mut found, made): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(StorePath::is_derivation);
+    if made.is_empty() {
+        return Ok(found);
+    }
+    let requests: Vec<_> = made.iter().map(|path| QueryPathInfo { path: path.clone() }).collect();
+    let mut connection = local
+        .remote()
+        .acquire()
+        .await
+        .map_err(|error| Problem::unreachable(chain(&error)))?;
+    let replies = connection.call_all(&requests, &mut ()).await;
+    let replies = replies
+        .map_err(|error: client::Error| Problem::failed(format!("failed to ask the local store: {}", chain(&error))))?;
+    for (path, info) in made.iter().zip(replies) {
+        let shown = local.store_dir().display(path);
+        let info = info.ok_or_else(|| Problem::failed(format!("`{shown}` is not in the local store")))?;
+        found.push(info.deriver.ok_or_else(|| {
+            Problem::failed(format!("the local store does not know which derivation made `{shown}`"))
+        })?);
+    }
+    Ok(found)
+}
