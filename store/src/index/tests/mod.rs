@@ -18,6 +18,7 @@ mod evaluations;
 mod graph;
 mod outcomes;
 mod plans;
+mod recorded;
 mod schema;
 mod writing;
 

@@ -13,6 +13,7 @@ use super::*;
 
 mod full;
 mod receiving;
+mod recorded;
 mod storing;
 mod verifying;
 
