@@ -26,7 +26,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nixci_protocol::nixci::attr_path::{AttrPath, ParseAttrPathError};
 use tokio::sync::mpsc;
@@ -65,16 +65,31 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Reads `REFERENCE#ATTRIBUTE` as it is typed; without an attribute it is `checks`.
+    /// Reads `REFERENCE#ATTRIBUTE` as it is typed; without an attribute it is `checks`. A folder below
+    /// this one that holds a flake may be named without `./`, where Nix itself looks in its registry.
     ///
     /// # Errors
     /// When the part behind `#` is not an attribute path.
     pub(crate) fn flake(text: &str) -> Result<Self, ParseAttrPathError> {
+        Self::flake_from(text, Path::new(""))
+    }
+
+    fn flake_from(text: &str, here: &Path) -> Result<Self, ParseAttrPathError> {
         let (reference, attribute) = text.split_once('#').unwrap_or((text, ""));
         // A leading dot asks Nix not to look under `packages`; here nothing is looked for there anyway.
         let attribute = attribute.strip_prefix('.').unwrap_or(attribute);
+        let is_folder = |reference: &str| {
+            reference.contains('/')
+                && !reference.contains(':')
+                && !reference.starts_with(['.', '/', '~'])
+                && here.join(reference).join("flake.nix").is_file()
+        };
         Ok(Self::Flake {
-            reference: if reference.is_empty() { "." } else { reference }.to_owned(),
+            reference: match reference {
+                "" => ".".to_owned(),
+                folder if is_folder(folder) => format!("./{folder}"),
+                reference => reference.to_owned(),
+            },
             attribute: if attribute.is_empty() { "checks" } else { attribute }.parse()?,
         })
     }

@@ -1,7 +1,7 @@
 //! The built-in evaluator with every version of Nix, on real sources.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use nixci_store::testing::{NixVersion, TestDaemon};
@@ -124,6 +124,24 @@ const DRV: &str = r#"
     on = system: name: derivation { inherit name system; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; };
     drv = on "x86_64-linux";
 "#;
+
+#[rstest]
+#[case("", ".", "checks")]
+#[case(".#", ".", "checks")]
+#[case("#packages", ".", "packages")]
+#[case("github:o/r#.a.\"b.c\"", "github:o/r", "a.\"b.c\"")]
+#[case("nixpkgs/nixos-unstable#hello", "nixpkgs/nixos-unstable", "hello")]
+#[case("../examples/demo", "../examples/demo", "checks")]
+#[case("examples/demo", "./examples/demo", "checks")]
+#[case("examples/none", "examples/none", "checks")]
+fn a_flake_is_named_as_it_is_typed(#[case] text: &str, #[case] reference: &str, #[case] attribute: &str) {
+    let expected = Source::Flake {
+        reference: reference.to_owned(),
+        attribute: attribute.parse().unwrap(),
+    };
+    // Tests run in the folder of their crate.
+    assert_eq!(Source::flake_from(text, Path::new("..")).unwrap(), expected);
+}
 
 #[rstest]
 #[tokio::test]
