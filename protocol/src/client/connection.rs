@@ -167,20 +167,20 @@ async fn shake_hands(reader: &mut Reader, writer: &mut Writer, hello: Hello) -> 
     let mut machine = ClientHandshake::start(offer, &mut out);
     loop {
         writer.out.extend_from_slice(&out.split());
-        // A write that fails may hide why: what the server said before it hung up is read first.
+        // A write that fails hides why: what the server said before it hung up says it, so reading goes on.
         let sent = writer.flush().await;
+        if reader.fill().await.map_err(Error::Io)? == 0 {
+            return Err(Error::Closed);
+        }
         let progress = machine.receive(reader.buffered(), &mut out)?;
         reader.consume(progress.consumed);
+        sent.map_err(Error::Io)?;
         if let Some(agreed) = progress.done {
+            // The last words of an old handshake are ours.
+            writer.out.extend_from_slice(&out);
+            writer.flush().await.map_err(Error::Io)?;
             return Ok(agreed);
         }
-        if out.is_empty() {
-            if reader.fill().await.map_err(Error::Io)? == 0 {
-                return Err(Error::Closed);
-            }
-            continue;
-        }
-        sent.map_err(Error::Io)?;
     }
 }
 

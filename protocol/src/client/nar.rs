@@ -3,7 +3,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::call::{both, flush, put_request, read_log};
 use super::connection::State;
 use super::{Connection, Error, LogSink};
-use crate::io::{Decoder, NarScanner, Reader};
+use crate::io::{Decoder, NarError, NarScanner, Reader};
 use crate::log::{self, RemoteError};
 use crate::op::NarFromPath;
 use crate::types::StorePath;
@@ -45,20 +45,22 @@ async fn copy_nar(
     expected: u64,
     sink: &mut (impl AsyncWrite + Send + Unpin),
 ) -> Result<(), Error> {
-    while reader.buffered().len() < 8 {
-        fill(reader).await?;
-    }
-    // Stock servers find out that a path is not valid only after they said that all is well.
-    if reader.buffered().starts_with(&log::ERROR.to_le_bytes()) {
-        reader.consume(8);
-        return Err(Error::Remote(RemoteError::read(&mut Decoder::new(reader, on)).await?));
-    }
     let mut scanner = NarScanner::new();
     while !scanner.is_done() {
         if reader.buffered().is_empty() {
             fill(reader).await?;
         }
-        let taken = scanner.push(reader.buffered())?;
+        let before = scanner.offset();
+        let taken = match scanner.push(reader.buffered()) {
+            Ok(taken) => taken,
+            // Stock servers find out that a path is not valid only after they said that all is well, some even after
+            // the first word of the NAR: the error is where a word should be, and no word is that long.
+            Err(NarError::TooLong { length: log::ERROR, .. }) => {
+                reader.consume((scanner.offset() - before) as usize);
+                return Err(Error::Remote(RemoteError::read(&mut Decoder::new(reader, on)).await?));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let found = scanner.offset();
         if found > expected {
             return Err(Error::NarSize { expected, found });

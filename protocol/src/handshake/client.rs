@@ -1,0 +1,150 @@
+use std::collections::BTreeSet;
+
+use bytes::BytesMut;
+
+use super::{
+    Agreed, CLIENT_MAGIC, HandshakeError, Offer, PeerFeatures, Progress, SERVER_MAGIC, Step, common_version, item,
+    magic, negotiated, put_features,
+};
+use crate::types::Trust;
+use crate::version::Version;
+use crate::wire::primitive::{number, put_number, text};
+use crate::wire::{Negotiated, WireError, decode};
+
+/// The client's side.
+#[derive(Debug)]
+pub struct ClientHandshake {
+    offer: Offer,
+    state: ClientState,
+}
+
+#[derive(Debug)]
+enum ClientState {
+    Magic,
+    Version,
+    FeatureCount(Version),
+    Features(Version, PeerFeatures),
+    VersionText(Negotiated),
+    Trust(Negotiated, Option<String>),
+    Done,
+}
+
+impl ClientHandshake {
+    /// Begins; `out` gets magic and version in one write.
+    #[must_use]
+    pub fn start(offer: Offer, out: &mut BytesMut) -> Self {
+        put_number(CLIENT_MAGIC, out);
+        put_number(offer.version.to_word(), out);
+        Self {
+            offer,
+            state: ClientState::Magic,
+        }
+    }
+
+    /// Takes what arrived.
+    pub fn receive(&mut self, input: &[u8], out: &mut BytesMut) -> Result<Progress<Agreed>, HandshakeError> {
+        let mut rest = input;
+        let mut done = None;
+        while done.is_none() {
+            match self.step(&mut rest, out)? {
+                Step::Waits => break,
+                Step::Went => {}
+                Step::Arrived(agreed) => done = Some(agreed),
+            }
+        }
+        Ok(Progress {
+            consumed: input.len() - rest.len(),
+            done,
+        })
+    }
+
+    fn step(&mut self, rest: &mut &[u8], out: &mut BytesMut) -> Result<Step<Agreed>, HandshakeError> {
+        let state = std::mem::replace(&mut self.state, ClientState::Done);
+        self.state = match state {
+            ClientState::Magic => match item(rest, number)? {
+                None => return Ok(self.wait(ClientState::Magic)),
+                Some(found) => {
+                    magic(SERVER_MAGIC, found)?;
+                    ClientState::Version
+                }
+            },
+            ClientState::Version => match item(rest, number)? {
+                None => return Ok(self.wait(ClientState::Version)),
+                Some(word) => {
+                    let theirs = Version::from_word(word);
+                    if theirs.major != 1 {
+                        return Err(HandshakeError::Version(theirs));
+                    }
+                    let version = common_version(self.offer.version, theirs)?;
+                    let with_features = version >= Version::FEATURES;
+                    if with_features {
+                        put_features(&self.offer, out);
+                    }
+                    // No CPU affinity, no reserved space: both obsolete, both read by every server.
+                    put_number(0, out);
+                    put_number(0, out);
+                    if with_features {
+                        ClientState::FeatureCount(version)
+                    } else {
+                        ClientState::VersionText(self.negotiated(version, BTreeSet::new()))
+                    }
+                }
+            },
+            ClientState::FeatureCount(version) => match item(rest, number)? {
+                None => return Ok(self.wait(ClientState::FeatureCount(version))),
+                Some(count) => ClientState::Features(version, PeerFeatures::begin(count, &self.offer.limits)?),
+            },
+            ClientState::Features(version, mut features) => {
+                if !features.take(&self.offer, rest)? {
+                    return Ok(self.wait(ClientState::Features(version, features)));
+                }
+                ClientState::VersionText(self.negotiated(version, features.common))
+            }
+            ClientState::VersionText(negotiated) if negotiated.version < Version::VERSION_TEXT => {
+                ClientState::Trust(negotiated, None)
+            }
+            ClientState::VersionText(negotiated) => {
+                match item(rest, |rest| text(negotiated.limits.string(), rest).map(own))? {
+                    None => return Ok(self.wait(ClientState::VersionText(negotiated))),
+                    Some(version) => ClientState::Trust(negotiated, Some(version)),
+                }
+            }
+            ClientState::Trust(negotiated, daemon_version) => {
+                let trust = if negotiated.version < Version::TRUST {
+                    Trust::Unknown
+                } else {
+                    match decode(&negotiated, rest) {
+                        Ok((trust, after)) => {
+                            *rest = &rest[rest.len() - after.len()..];
+                            trust
+                        }
+                        Err(WireError::Incomplete) => {
+                            return Ok(self.wait(ClientState::Trust(negotiated, daemon_version)));
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                };
+                return Ok(Step::Arrived(Agreed {
+                    negotiated,
+                    daemon_version,
+                    trust,
+                }));
+            }
+            ClientState::Done => return Ok(Step::Waits),
+        };
+        Ok(Step::Went)
+    }
+
+    fn wait(&mut self, state: ClientState) -> Step<Agreed> {
+        self.state = state;
+        Step::Waits
+    }
+
+    fn negotiated(&self, version: Version, features: BTreeSet<String>) -> Negotiated {
+        negotiated(&self.offer, version, features)
+    }
+}
+
+fn own<'i>((rest, text): (&'i [u8], &str)) -> (&'i [u8], String) {
+    (rest, text.to_owned())
+}
