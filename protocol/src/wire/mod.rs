@@ -88,6 +88,3 @@ macro_rules! wire_struct {
     };
 }
 pub(crate) use wire_struct;
-
-#[cfg(test)]
-mod tests;
