@@ -11,6 +11,7 @@ use crate::args::{Copy, Global};
 use crate::connect::{Address, Peer};
 use crate::context::process_env;
 use crate::exit::{Exit, Problem};
+use crate::progress::Copying;
 use crate::render::{plural, size};
 use crate::transfer;
 
@@ -51,7 +52,13 @@ pub(crate) async fn run(global: &Global, args: &Copy) -> Result<Exit, Problem> {
         None => Address::find(None, &process_env)?,
     };
     let mut peer = Peer::connect(&address).await?;
-    let moved = transfer::closure(&mut peer, &local, &roots, &mut |_| Ok(())).await?;
+    let bar = Copying::new(global.json);
+    let moved = transfer::closure(&mut peer, &local, &roots, &mut |step| {
+        bar.show(step);
+        Ok(())
+    })
+    .await?;
+    drop(bar);
     if let Some(lost) = moved.lost.first() {
         return Err(Problem::failed(format!(
             "`{}` is neither in the local store nor at `{address}`",

@@ -5,6 +5,7 @@
 //! so that standard output holds only the result.
 
 mod bars;
+mod copying;
 mod fold;
 mod live;
 mod plain;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use crate::args::Global;
 use crate::context::{Ci, Env};
 
+pub(crate) use copying::Copying;
 pub(crate) use fold::Fold;
 
 /// How far a submission is. Counters only grow.
