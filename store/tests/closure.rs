@@ -130,9 +130,9 @@ async fn a_closure_arrives_whole_and_goes_on_to_a_store_where_it_builds() {
     let source = LocalStore::open_in(Some(&from.local_uri()), Environment::with(from.environment(""))).unwrap();
     let top = source.store_dir().parse(&paths["top"]).unwrap();
     let mut pair = pair().await;
-    let (plan, _) = pair.copy(&source, &[top.clone()]).await;
+    let (plan, _) = pair.copy(&source, std::slice::from_ref(&top)).await;
     assert_eq!((plan.missing.len(), pair.spool.len()), (3, 3));
-    let (plan, bytes) = pair.copy(&source, &[top.clone()]).await;
+    let (plan, bytes) = pair.copy(&source, std::slice::from_ref(&top)).await;
     assert_eq!((plan.missing.len(), plan.rounds, bytes), (0, 1, 0));
 
     // The spool is a source as well: what is in it is forwarded the same way.

@@ -1,5 +1,9 @@
 //! A real sshd on loopback, with throw-away keys.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests fail by panicking, as the tests do"
+)]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};

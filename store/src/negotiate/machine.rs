@@ -124,11 +124,7 @@ impl Negotiation {
             .map(|reference| self.number(reference))
             .filter(|it| *it != node);
         let references: Box<[u32]> = references.collect();
-        let this = &mut self.nodes[node as usize];
-        this.references = Some(references);
-        if this.state == State::Valid {
-            self.spread_validity(node);
-        }
+        self.nodes[node as usize].references = Some(references);
     }
 
     /// Answers the last question: which of its paths, by position, are valid.
@@ -146,11 +142,6 @@ impl Negotiation {
                 State::Missing
             };
             self.nodes[*node as usize].state = state;
-        }
-        for node in question {
-            if self.nodes[node as usize].state == State::Valid {
-                self.spread_validity(node);
-            }
         }
         if self.rounds == 1 {
             for root in self.roots.clone() {
@@ -198,22 +189,6 @@ impl Negotiation {
         if *state == State::Missing {
             *state = State::Needed;
             self.open.push(node);
-        }
-    }
-
-    /// What a valid path refers to is valid. What was found missing stays so: then the store is being collected, and
-    /// sending a path once too often is the safe side.
-    fn spread_validity(&mut self, node: u32) {
-        let mut stack = vec![node];
-        while let Some(node) = stack.pop() {
-            for position in 0..self.references(node).len() {
-                let reference = self.references(node)[position];
-                let state = &mut self.nodes[reference as usize].state;
-                if *state == State::Unknown {
-                    *state = State::Valid;
-                    stack.push(reference);
-                }
-            }
         }
     }
 

@@ -27,15 +27,16 @@ fn graphs() -> impl Strategy<Value = (Graph, BTreeSet<usize>, Vec<usize>)> {
         let edges = proptest::collection::vec((0..size, 0..size), 0..size * 3);
         let valid = proptest::collection::vec(0..size, 0..6);
         let roots = proptest::collection::vec(0..size, 1..5);
-        (Just(size), edges, valid, roots)
-            .prop_map(|(size, edges, valid, roots)| {
-                let mut graph: Graph = (0..size).map(|node| (node, Vec::new())).collect();
-                for (a, b) in edges {
-                    graph.get_mut(&a.max(b)).unwrap().extend((a != b).then_some(a.min(b)));
-                }
-                (closure(&graph, &valid), graph, roots)
-            })
-            .prop_map(|(valid, graph, roots)| (graph, valid, roots))
+        // Half of the graphs are as deep as they have nodes.
+        (Just(size), any::<bool>(), edges, valid, roots).prop_map(|(size, is_chain, edges, valid, roots)| {
+            let mut graph: Graph = (0..size).map(|node| (node, Vec::new())).collect();
+            let chain = (1..size).filter(|_| is_chain).map(|node| (node, node - 1));
+            let count = if is_chain { size / 10 } else { edges.len() };
+            for (a, b) in edges.into_iter().take(count).chain(chain) {
+                graph.get_mut(&a.max(b)).unwrap().extend((a != b).then_some(a.min(b)));
+            }
+            (graph.clone(), closure(&graph, &valid), roots)
+        })
     })
 }
 
