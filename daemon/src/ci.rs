@@ -2,23 +2,71 @@
 
 use std::sync::Arc;
 
-use nixci_protocol::nixci::control::{Accepted, Begun, EvaluationId, Info, NewJob, Submission};
+use nixci_protocol::nixci::control::{
+    Accepted, AttemptId, Begun, BuildDetail, Changed, EvaluationId, EvaluationSummary, Event, Info, JobStatus,
+    LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Target,
+};
+use nixci_protocol::nixci::verdict::Verdict;
+use serde::Serialize;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::core::Core;
 use crate::error::CiError;
 use crate::principal::Principal;
-use crate::submit;
+use crate::read::{Reader, Sources, StoreName};
+use crate::submit::Attending;
+use crate::{logs, steer, submit, watch};
 
 /// One typed method per control request. Clones share one daemon; every method may be cancelled, and
 /// what it changes is then either done or not begun.
 #[derive(Debug, Clone)]
 pub struct Ci {
     pub(crate) core: Arc<Core>,
+    reader: Reader,
+}
+
+/// What a control request is answered with.
+#[derive(Debug)]
+pub enum Answer {
+    /// One JSON value.
+    One(String),
+    /// JSON lines until the stream ends.
+    Lines(Lines),
+}
+
+/// The two kinds of streams.
+#[derive(Debug)]
+pub enum Lines {
+    /// Of [`Request::Watch`].
+    Events(ReceiverStream<Event>),
+    /// Of [`Request::Log`].
+    Log(ReceiverStream<LogEvent>),
 }
 
 impl Ci {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+        let reader = Reader::new(Sources {
+            index: core.index.clone(),
+            logs: core.logs.clone(),
+            scheduler: core.scheduler.clone(),
+            store_dir: core.config.store_dir.clone(),
+            pages: core.pages.clone(),
+            stores: core
+                .stores
+                .iter()
+                .map(|store| StoreName {
+                    name: store.config.name.clone(),
+                    uri: store.config.uri.clone(),
+                })
+                .collect(),
+        });
+        Self { core, reader }
+    }
+
+    /// The read side, for pages that need more than one question.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Who answers, and who it takes the caller for.
@@ -38,6 +86,12 @@ impl Ci {
         submit::begin(&self.core, who, submission).await
     }
 
+    /// Marks the caller as present at an evaluation: as long as the returned value lives, the evaluation
+    /// is not given up for want of further jobs.
+    pub(crate) fn attend(&self, evaluation: EvaluationId) -> Attending {
+        self.core.attendance.attend(evaluation)
+    }
+
     /// Adds jobs; they are on disk before this returns. Jobs whose derivations are not here are refused,
     /// and with them the whole batch.
     pub async fn submit_jobs(&self, evaluation: EvaluationId, jobs: Vec<NewJob>) -> Result<Accepted, CiError> {
@@ -45,7 +99,99 @@ impl Ci {
     }
 
     /// Says that there are no more jobs. Saying it again changes nothing.
-    pub async fn submit_end(&self, evaluation: EvaluationId, error: Option<String>) -> Result<(), CiError> {
-        submit::end(&self.core, evaluation, error).await
+    pub async fn submit_end(
+        &self,
+        evaluation: EvaluationId,
+        error: Option<String>,
+    ) -> Result<EvaluationSummary, CiError> {
+        submit::end(&self.core, evaluation, error).await?;
+        self.status(&Selector::Evaluation(evaluation)).await
     }
+
+    /// The state of one evaluation.
+    pub async fn status(&self, which: &Selector) -> Result<EvaluationSummary, CiError> {
+        Ok(self.reader.status(which).await?)
+    }
+
+    /// The newest evaluations, newest first, at most 1,000.
+    pub async fn evaluations(&self, project: Option<&str>, limit: u32) -> Result<Vec<EvaluationSummary>, CiError> {
+        Ok(self.reader.evaluations(project, limit).await?)
+    }
+
+    /// The projects, by name.
+    pub async fn projects(&self) -> Result<Vec<ProjectSummary>, CiError> {
+        Ok(self.reader.projects().await?)
+    }
+
+    /// The jobs of one evaluation, by attribute path.
+    pub async fn jobs(&self, which: &Selector) -> Result<Vec<JobStatus>, CiError> {
+        Ok(self.reader.jobs(which).await?)
+    }
+
+    /// What an evaluation says, alone or against a base.
+    pub async fn verdict(&self, head: &Selector, base: Option<&Selector>) -> Result<Verdict, CiError> {
+        Ok(self.reader.verdict(head, base).await?)
+    }
+
+    /// Everything that is known of one derivation, by its full path.
+    pub async fn build(&self, drv_path: &str) -> Result<BuildDetail, CiError> {
+        Ok(self.reader.build(drv_path).await?)
+    }
+
+    /// Follows an evaluation to its end. Dropping the stream stops the work behind it.
+    pub async fn watch(&self, which: &Selector) -> Result<ReceiverStream<Event>, CiError> {
+        watch::watch(self, which).await
+    }
+
+    /// The log of a derivation or an attempt, followed to its end if asked. A slow reader slows nobody.
+    pub async fn log(&self, of: &LogOf, follow: bool) -> Result<ReceiverStream<LogEvent>, CiError> {
+        logs::stream(self, of, follow).await
+    }
+
+    /// The attempt whose log [`Ci::log`] would send.
+    pub async fn attempt_of(&self, of: &LogOf) -> Result<AttemptId, CiError> {
+        logs::attempt_of(self, of).await.map(|attempt| attempt.id)
+    }
+
+    /// Forgets failures and tries again.
+    pub async fn restart(&self, what: &Target) -> Result<Changed, CiError> {
+        steer::restart(self, what).await
+    }
+
+    /// Stops what nobody else wants.
+    pub async fn cancel(&self, what: &Target) -> Result<Changed, CiError> {
+        steer::cancel(self, what).await
+    }
+
+    /// The stores builds run on, asked now whether they answer; each is given a few seconds.
+    pub async fn stores(&self) -> Vec<StoreStatus> {
+        steer::stores(&self.core).await
+    }
+
+    /// Answers any control request: what the socket door and tests use.
+    pub async fn answer(&self, who: &Principal, request: Request) -> Result<Answer, CiError> {
+        match request {
+            Request::Info => one(&self.info(who)),
+            Request::SubmitBegin(submission) => one(&self.submit_begin(who, submission).await?),
+            Request::SubmitJobs { evaluation, jobs } => one(&self.submit_jobs(evaluation, jobs).await?),
+            Request::SubmitEnd { evaluation, error } => one(&self.submit_end(evaluation, error).await?),
+            Request::Status { which } => one(&self.status(&which).await?),
+            Request::Evaluations { project, limit } => one(&self.evaluations(project.as_deref(), limit).await?),
+            Request::Jobs { which } => one(&self.jobs(&which).await?),
+            Request::Verdict { head, base } => one(&self.verdict(&head, base.as_ref()).await?),
+            Request::Watch { which } => Ok(Answer::Lines(Lines::Events(self.watch(&which).await?))),
+            Request::Log { of, follow } => Ok(Answer::Lines(Lines::Log(self.log(&of, follow).await?))),
+            Request::Restart { what } => one(&self.restart(&what).await?),
+            Request::Cancel { what } => one(&self.cancel(&what).await?),
+            Request::Stores => one(&self.stores().await),
+            Request::Build { drv_path } => one(&self.build(&drv_path).await?),
+            Request::Projects => one(&self.projects().await?),
+        }
+    }
+}
+
+fn one(value: &impl Serialize) -> Result<Answer, CiError> {
+    serde_json::to_string(value)
+        .map(Answer::One)
+        .map_err(|error| CiError::Invalid(format!("failed to write the answer: {error}")))
 }

@@ -5,9 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nixci_protocol::nixci::control::{EvaluationId, Millis};
 use nixci_store::index::Index;
-use tokio::sync::broadcast;
+use nixci_store::index::attempts::{AttemptEnd, AttemptResult};
+use nixci_store::logs::Logs;
+use nixci_store::remote::Remote;
+use nixci_store::spool::Spool;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::config::{self, Config};
+use crate::forward::Holders;
 use crate::scheduler::{Scheduler, StoreId};
 use crate::shutdown::Shutdown;
 use crate::submit::Attendance;
@@ -17,6 +22,8 @@ use crate::submit::Attendance;
 pub(crate) struct Core {
     pub(crate) config: Arc<Config>,
     pub(crate) index: Index,
+    pub(crate) spool: Spool,
+    pub(crate) logs: Logs,
     pub(crate) scheduler: Scheduler,
     pub(crate) stores: Vec<BuildStore>,
     /// The address of the pages, without a trailing slash.
@@ -24,6 +31,8 @@ pub(crate) struct Core {
     pub(crate) stop: Shutdown,
     /// Evaluations whose client may still send jobs.
     pub(crate) attendance: Attendance,
+    /// Connections that keep what open evaluations need from being collected.
+    pub(crate) holders: Holders,
     /// Evaluations that got jobs or changed their state. Lossy: who lags looks again.
     pub(crate) evaluations_changed: broadcast::Sender<EvaluationId>,
 }
@@ -33,6 +42,9 @@ pub(crate) struct Core {
 pub(crate) struct BuildStore {
     pub(crate) id: StoreId,
     pub(crate) config: config::Store,
+    pub(crate) remote: Remote,
+    /// One permit: who uploads. Two evaluations that share a closure must not upload it twice at once.
+    pub(crate) uploading: Semaphore,
 }
 
 impl Core {
@@ -43,15 +55,28 @@ impl Core {
 
     /// The address of an evaluation's page.
     pub(crate) fn page_of(&self, evaluation: EvaluationId) -> Option<String> {
-        self.pages
-            .as_ref()
-            .map(|pages| format!("{pages}/evaluations/{}", evaluation.0))
+        self.pages.as_ref().map(|pages| format!("{pages}/e/{}", evaluation.0))
     }
 
     /// Tells those who watch that an evaluation changed other than through its builds.
     pub(crate) fn announce(&self, evaluation: EvaluationId) {
         // An error only says that nobody watches.
         drop(self.evaluations_changed.send(evaluation));
+    }
+
+    /// What is recorded at the end of an attempt; a failure that is remembered gets its expiry.
+    pub(crate) fn end(&self, result: AttemptResult, message: String, log_lines: u64) -> AttemptEnd {
+        let kept = Millis::try_from(self.config.retention.failures.as_millis()).unwrap_or(Millis::MAX);
+        let expires = match result {
+            AttemptResult::Failed(class) if class.is_remembered() => Some(now().saturating_add(kept)),
+            AttemptResult::Failed(_) | AttemptResult::Succeeded(_) | AttemptResult::Cancelled => None,
+        };
+        AttemptEnd {
+            result,
+            message,
+            log_lines,
+            expires,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nixci_store::index;
 
 use crate::config::ConfigError;
+use crate::read::ReadError;
 
 /// Why the daemon did not start. Nothing is left bound or locked.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,17 @@ pub enum CiError {
     /// The index failed.
     #[error("failed to use the index")]
     Index(#[source] index::Error),
+}
+
+impl From<ReadError> for CiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound(_) => Self::NotFound(error.to_string()),
+            ReadError::Unclear(text) => Self::Invalid(text),
+            ReadError::Index(error) => Self::Index(error),
+            ReadError::Stopping(_) => Self::Stopping,
+        }
+    }
 }
 
 impl From<index::Error> for CiError {

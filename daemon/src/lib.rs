@@ -9,12 +9,18 @@
 //!                               └─ read, watch, logs → clients, pages
 //! ```
 
+mod adopt;
+mod build;
 mod ci;
 pub mod config;
 mod core;
+mod dispatch;
+mod door;
 mod error;
+mod forward;
 pub mod http;
 mod listen;
+mod logs;
 mod notify;
 mod principal;
 pub mod read;
@@ -23,9 +29,11 @@ pub mod scheduler;
 mod shutdown;
 mod start;
 mod stdio;
+mod steer;
 mod submit;
+mod watch;
 
-pub use ci::Ci;
+pub use ci::{Answer, Ci, Lines};
 pub use config::Config;
 pub use error::{CiError, StartError};
 pub use principal::Principal;

@@ -29,9 +29,11 @@ pub(crate) async fn watchdog(scheduler: Scheduler, stop: CancellationToken) {
     };
     let mut beat = tokio::time::interval(limit / 2);
     while stop.run_until_cancelled(beat.tick()).await.is_some() {
-        match tokio::time::timeout(limit / 4, scheduler.live(Vec::new())).await {
-            Ok(_) => tell(&[NotifyState::Watchdog]),
-            Err(_) => warn!("the scheduler did not answer within a quarter of the watchdog's limit"),
+        let answered = tokio::time::timeout(limit / 4, scheduler.live(Vec::new())).await;
+        if answered.is_ok() {
+            tell(&[NotifyState::Watchdog]);
+        } else {
+            warn!("the scheduler did not answer within a quarter of the watchdog's limit");
         }
     }
 }

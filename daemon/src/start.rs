@@ -6,21 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixci_store::index::Index;
+use nixci_store::logs::Logs;
+use nixci_store::remote::{BuildOptions, Remote, RemoteOptions, StoreUri, StoreUriError};
+use nixci_store::spool::Spool;
 use tokio::net::TcpListener;
-use tracing::{info, warn};
+use tokio::sync::Semaphore;
+use tracing::{error, info, warn};
 
 use crate::ci::Ci;
 use crate::config::Config;
 use crate::core::{BuildStore, Core};
+use crate::door::Door;
 use crate::error::{StartError, told};
+use crate::forward::Holders;
 use crate::listen::{self, StateLock};
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::submit::{self, Attendance};
-use crate::{notify, recovery};
+use crate::{dispatch, http, notify, recovery};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
 const EVALUATION_CHANGES: usize = 1_024;
+
+/// Connections to a store besides one per build.
+const SPARE_CONNECTIONS: usize = 2;
+/// How long HTTP responses that are being sent may take once the stop has begun.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 /// A daemon that runs. Dropping it leaves its tasks running; end it with [`Running::stop`].
 #[derive(Debug)]
@@ -40,10 +51,8 @@ pub struct Running {
 /// On an error nothing is left bound or locked. Must be called on a multi-threaded Tokio runtime.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
-    let index = Index::open(&config.state_dir.join("index.db")).map_err(|error| StartError::Open {
-        what: "the index",
-        source: Box::new(error),
-    })?;
+    let stores = stores(&config)?;
+    let (index, spool, logs) = open(&config).await?;
     let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
     let http = match config.listen.http {
         Some(address) => Some(bind_http(address, &config.state_dir).await?),
@@ -57,27 +66,35 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         features: store.features.clone(),
     });
     let (scheduler, actions) = Scheduler::spawn(specs.collect());
-    let stores = config.stores.iter().zip(0..).map(|(store, nth)| BuildStore {
-        id: StoreId(nth),
-        config: store.clone(),
-    });
     let core = Arc::new(Core {
         index,
+        spool,
+        logs,
         scheduler,
-        stores: stores.collect(),
+        stores,
         pages: http_addr.map(|address| format!("http://{address}")),
         stop: Shutdown::default(),
         attendance: Attendance::default(),
+        holders: Holders::default(),
         evaluations_changed: tokio::sync::broadcast::channel(EVALUATION_CHANGES).0,
         config: Arc::new(config),
     });
-    core.stop.working.spawn(submit::watch_over(core.clone()));
-    core.stop
-        .working
-        .spawn(notify::watchdog(core.scheduler.clone(), core.stop.builds.clone()));
+    let ci = Ci::new(core.clone());
+    let working = &core.stop.working;
+    working.spawn(dispatch::run(core.clone(), actions));
+    working.spawn(submit::watch_over(core.clone()));
+    working.spawn(notify::watchdog(core.scheduler.clone(), core.stop.builds.clone()));
     if let Err(error) = recovery::recover(&core).await {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
+    if let Some(listener) = http {
+        core.stop.listeners.spawn(serve_http(listener, ci.clone()));
+    }
+    let door = Door::new(ci.clone());
+    let connections = core.config.limits.connections;
+    core.stop
+        .listeners
+        .spawn(listen::accept(socket, door, connections, core.stop.clone()));
     let path = core.config.listen.socket.clone();
     info!(
         socket = %path.display(),
@@ -87,14 +104,87 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         core.pages.as_deref().map(|pages| format!(" and {pages}")).unwrap_or_default()
     );
     notify::ready(&format!("listening on {}", path.display()));
-    drop((socket, actions));
     Ok(Running {
         socket: path,
         http_addr,
         deadline: core.config.limits.stop_time,
-        ci: Ci::new(core),
+        ci,
         _lock: lock,
     })
+}
+
+fn stores(config: &Config) -> Result<Vec<BuildStore>, StartError> {
+    config
+        .stores
+        .iter()
+        .zip(0..)
+        .map(|(store, nth)| {
+            let fail = |error: StoreUriError| StartError::Store {
+                name: store.name.clone(),
+                source: Box::new(error),
+            };
+            let uri: StoreUri = store.uri.parse().map_err(fail)?;
+            let options = RemoteOptions {
+                max_connections: store.slots as usize + SPARE_CONNECTIONS,
+                store_dir: config.store_dir.clone(),
+                build: BuildOptions {
+                    cores: (store.cores > 0).then_some(store.cores),
+                    max_silent_time: config.limits.silent_time,
+                    timeout: config.limits.build_time,
+                    ..BuildOptions::default()
+                },
+                ..RemoteOptions::default()
+            };
+            Ok(BuildStore {
+                id: StoreId(nth),
+                config: store.clone(),
+                remote: Remote::new(&store.name, uri, options),
+                uploading: Semaphore::new(1),
+            })
+        })
+        .collect()
+}
+
+async fn open(config: &Config) -> Result<(Index, Spool, Logs), StartError> {
+    let (dir, store_dir, log_bytes) = (
+        config.state_dir.clone(),
+        config.store_dir.clone(),
+        config.limits.log_bytes,
+    );
+    let opening = tokio::task::spawn_blocking(move || {
+        let index = Index::open(&dir.join("index.db")).map_err(|error| failed("the index", error))?;
+        let spool = Spool::open(&dir.join("spool"), store_dir).map_err(|error| failed("the spool", error))?;
+        let logs = Logs::with_limit(&dir.join("logs"), log_bytes).map_err(|error| failed("the logs", error))?;
+        Ok((index, spool, logs))
+    });
+    opening
+        .await
+        .unwrap_or_else(|error| Err(failed("the state", std::io::Error::other(error))))
+}
+
+fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::Open {
+        what,
+        source: Box::new(error),
+    }
+}
+
+async fn serve_http(listener: TcpListener, ci: Ci) {
+    let stop = ci.core.stop.clone();
+    let router = http::router(ci.reader().clone());
+    // Event streams end by themselves never: they are cut off with the other connections.
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.accepting.clone().cancelled_owned());
+    tokio::select! {
+        served = serving.into_future() => {
+            if let Err(error) = served {
+                error!(%error, "HTTP ended: {error}");
+            }
+        }
+        () = async {
+            stop.accepting.cancelled().await;
+            tokio::time::sleep(HTTP_GRACE).await;
+        } => {}
+    }
 }
 
 /// The file that remembers the port of the pages, so that their addresses survive a restart.
@@ -131,6 +221,7 @@ impl Running {
         let core = &self.ci.core;
         notify::stopping();
         core.stop.run(self.deadline).await;
+        core.spool.close().await;
         core.index.close().await;
         info!("stopped");
     }

@@ -102,8 +102,7 @@ impl Default for Limits {
             log_bytes: 64 << 20,
             build_time: None,
             silent_time: None,
-            abandon_after: Duration::from_secs(600),
-            store_retries: 5,
+            abandon_after: Duration::from_mins(10),
             stop_time: Duration::from_secs(20),
         }
     }
@@ -112,7 +111,7 @@ impl Default for Limits {
 impl Default for Retention {
     fn default() -> Self {
         Self {
-            failures: Duration::from_secs(7 * 86_400),
+            failures: Duration::from_hours(168),
         }
     }
 }

@@ -32,8 +32,8 @@ mod tests {
     #[test]
     fn durations_need_a_number_and_a_unit() {
         assert_eq!(parse("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse("10 m"), Ok(Duration::from_secs(600)));
-        assert_eq!(parse("7d"), Ok(Duration::from_secs(604_800)));
+        assert_eq!(parse("10 m"), Ok(Duration::from_mins(10)));
+        assert_eq!(parse("7d"), Ok(Duration::from_hours(168)));
         for bad in ["", "7", "d", "7w", "-1s", "99999999999999999999d", "9999d"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

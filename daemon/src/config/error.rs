@@ -1,7 +1,7 @@
 //! What can be wrong with a configuration.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,17 +48,11 @@ impl fmt::Display for Problem {
     }
 }
 
-fn list(path: Option<&std::path::Path>, problems: &[Problem]) -> String {
-    let mut text = String::new();
-    for problem in problems {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        match (path, problem.line) {
-            (Some(path), Some(line)) => text.push_str(&format!("{}:{line}: {}", path.display(), problem.message)),
-            (Some(path), None) => text.push_str(&format!("{}: {}", path.display(), problem.message)),
-            (None, _) => text.push_str(&problem.message),
-        }
-    }
-    text
+fn list(path: Option<&Path>, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| match (path, problem.line) {
+        (Some(path), Some(line)) => format!("{}:{line}: {}", path.display(), problem.message),
+        (Some(path), None) => format!("{}: {}", path.display(), problem.message),
+        (None, _) => problem.message.clone(),
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }

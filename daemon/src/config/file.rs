@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nixci_protocol::types::StoreDir;
+use nixci_store::remote::StoreUri;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -59,7 +60,6 @@ struct LimitsTable {
     build_time: Option<Spanned<String>>,
     silent_time: Option<Spanned<String>>,
     abandon_after: Option<Spanned<String>>,
-    store_retries: Option<u32>,
     stop_time: Option<Spanned<String>>,
 }
 
@@ -77,11 +77,8 @@ struct Check<'t> {
 
 impl Check<'_> {
     fn at(&mut self, offset: usize, message: String) {
-        let line = self.text.as_bytes()[..offset.min(self.text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
         self.problems.push(Problem {
             line: Some(line),
             message,
@@ -295,7 +292,10 @@ fn store(table: StoreTable, names: &mut BTreeSet<String>, check: &mut Check<'_>)
     }
     Store {
         name,
-        uri: check.value(table.uri, "auto".to_owned(), |uri| Ok(uri.clone())),
+        uri: check.value(table.uri, "auto".to_owned(), |uri| match uri.parse::<StoreUri>() {
+            Ok(_) => Ok(uri.clone()),
+            Err(error) => Err(error.to_string()),
+        }),
         slots: check.value(table.slots, defaults::slots(), |slots| match slots {
             1..=10_000 => Ok(*slots),
             _ => Err(format!("`slots` is {slots}; it must be between 1 and 10000")),
@@ -352,7 +352,6 @@ fn limits(table: LimitsTable, check: &mut Check<'_>) -> Limits {
             duration::parse(text).map(Some)
         }),
         abandon_after: check.value(table.abandon_after, default.abandon_after, |text| duration::parse(text)),
-        store_retries: table.store_retries.unwrap_or(default.store_retries),
         stop_time: check.value(table.stop_time, default.stop_time, |text| duration::parse(text)),
     }
 }

@@ -109,8 +109,6 @@ pub struct Limits {
     pub silent_time: Option<Duration>,
     /// How long an evaluation without its client waits for more jobs.
     pub abandon_after: Duration,
-    /// How often a build is tried again after its store failed.
-    pub store_retries: u32,
     /// How long a stop waits for connections and builds to wind down.
     pub stop_time: Duration,
 }

@@ -49,9 +49,9 @@ fn a_whole_file_is_read() {
     assert_eq!(config.listen.http, Some("127.0.0.1:8473".parse().unwrap()));
     assert_eq!(config.stores[0].dispatch, Dispatch::Root);
     assert_eq!(config.stores[1].uri, "auto");
-    assert_eq!(config.limits.build_time, Some(Duration::from_secs(43_200)));
+    assert_eq!(config.limits.build_time, Some(Duration::from_hours(12)));
     assert_eq!(config.limits.jobs, Limits::default().jobs);
-    assert_eq!(config.retention.failures, Duration::from_secs(259_200));
+    assert_eq!(config.retention.failures, Duration::from_hours(72));
 }
 
 #[test]

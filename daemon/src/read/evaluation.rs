@@ -162,6 +162,11 @@ impl Reader {
         self.pages.as_ref().map(|pages| format!("{pages}{path}"))
     }
 
+    /// Where an evaluation stands, as it was loaded.
+    pub(crate) fn summary(&self, loaded: &Loaded) -> EvaluationSummary {
+        self.summarise(&loaded.row, loaded.counts())
+    }
+
     /// The state of one evaluation.
     pub async fn status(&self, which: &Selector) -> Result<EvaluationSummary, ReadError> {
         let loaded = self.load(self.find(which).await?).await?;

@@ -24,8 +24,9 @@ use nixci_store::logs::Logs;
 
 pub(crate) use build::attempt_summary;
 pub use error::ReadError;
-pub(crate) use evaluation::View;
+pub(crate) use evaluation::{Loaded, LoadedJob, View};
 pub(crate) use log::{LINE_CHARS, LogPart};
+pub(crate) use outcome::Idle;
 
 use tokio::sync::broadcast;
 

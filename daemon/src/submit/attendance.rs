@@ -27,6 +27,13 @@ pub(crate) struct Attending {
     evaluation: EvaluationId,
 }
 
+impl Attending {
+    /// The evaluation.
+    pub(crate) fn evaluation(&self) -> EvaluationId {
+        self.evaluation
+    }
+}
+
 impl Drop for Attending {
     fn drop(&mut self) {
         self.attendance.with(|known| {

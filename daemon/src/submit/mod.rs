@@ -18,8 +18,9 @@ use nixci_store::index::{self, DrvId, derivations, evaluations, jobs};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-pub(crate) use attendance::Attendance;
+pub(crate) use attendance::{Attendance, Attending};
 
+use crate::adopt;
 use crate::core::{Core, now};
 use crate::error::{CiError, told};
 use crate::principal::Principal;
@@ -106,6 +107,13 @@ pub(crate) async fn jobs(core: &Core, evaluation: EvaluationId, new: Vec<NewJob>
             Evaluated::Error(message) => (job.attr, Err(message)),
         });
     }
+    let spooled: Vec<StorePath> = wanted
+        .iter()
+        .filter_map(|(_, drv)| drv.as_ref().ok().cloned())
+        .collect();
+    adopt::adopt(core, spooled)
+        .await
+        .map_err(|error| CiError::Invalid(told(&error)))?;
     let limit = core.config.limits.jobs;
     let dir = core.config.store_dir.clone();
     let accepted = core
@@ -321,7 +329,9 @@ async fn abandon(core: &Core, evaluation: EvaluationId) {
                 evaluation = evaluation.0,
                 "evaluation {} is given up: its client is gone", evaluation.0
             );
-            drop(core.scheduler.cancel(evaluation).await);
+            // The scheduler is gone only while the daemon stops.
+            let _ = core.scheduler.cancel(evaluation).await;
+            core.holders.release(evaluation);
             core.announce(evaluation);
         }
         Ok(false) => {}

@@ -137,9 +137,13 @@ async fn encode<W: AsyncWrite + Send + Unpin, S: ObjectSource>(
 ) -> Result<(W, Progress), UploadError> {
     let mut writer = PathStreamWriter::new(kind, paths.len() as u64, dir, sink);
     let mut sent = Progress::default();
-    let batches = stream::iter(paths.chunks(BATCH))
-        .map(|batch| source.objects(batch))
-        .buffered(AHEAD);
+    // Nothing is read before its future is polled. They are made in a loop because a closure over borrowed batches
+    // would not be `Send` for callers that are spawned.
+    let mut reads = Vec::with_capacity(paths.len().div_ceil(BATCH));
+    for batch in paths.chunks(BATCH) {
+        reads.push(source.objects(batch));
+    }
+    let batches = stream::iter(reads).buffered(AHEAD);
     pin_mut!(batches);
     while let Some(batch) = batches.try_next().await? {
         for Object { info, nar } in batch {

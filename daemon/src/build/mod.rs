@@ -1,0 +1,203 @@
+//! One build on one store.
+//!
+//! On the hot path there is one round trip, `BuildPathsWithResults` on a pooled connection; everything
+//! else about a build is written or asked beside it.
+
+mod classify;
+mod log;
+
+use std::sync::Arc;
+
+use nixci_protocol::client;
+use nixci_protocol::nixci::control::AttemptId;
+use nixci_protocol::nixci::outcome::FailureClass;
+use nixci_protocol::op;
+use nixci_protocol::types::{
+    BuildMode, BuildResult, BuildStatus, DerivedPath, OutputsSpec, SingleDerivedPath, StorePath,
+};
+use nixci_store::index::attempts::{self, AttemptResult};
+use nixci_store::index::{self, DrvId, derivations};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::core::{BuildStore, Core, now};
+use crate::error::told;
+use crate::scheduler::{End, StoreId};
+use crate::{forward, http};
+use classify::{Meaning, classify, clean};
+
+pub(crate) use log::{BuildLog, Told};
+
+/// The first minor with `BuildPathsWithResults`.
+const WITH_RESULTS: u8 = 34;
+
+/// What the record says where no store was chosen.
+const NO_STORE: &str = "none";
+
+/// Builds one derivation and tells the scheduler how it ended. Cancelling `stop` closes the
+/// connection, upon which the store kills the builder.
+pub(crate) async fn run(core: Arc<Core>, drv: DrvId, store: StoreId, stop: CancellationToken) {
+    let Some(place) = core.store(store) else { return };
+    let mut outputs = Vec::new();
+    let end = match attempt(&core, place, drv, &stop, &mut outputs).await {
+        Ok(end) => end,
+        Err(error) => {
+            error!(drv = drv.0, "failed to record a build: {}", told(&error));
+            End::NotStarted(format!("the index failed: {}", told(&error)))
+        }
+    };
+    // Before the scheduler hears of it: it may find the evaluation settled, whose holders then go.
+    let held_up = forward::hold(&core, store, drv, &outputs);
+    if core.scheduler.ended(drv, store, end).await.is_err() {
+        debug!(drv = drv.0, "a build ended after the scheduler");
+    }
+    for (inbox, wish) in held_up {
+        // A holder that is gone has nothing left to hold for.
+        drop(inbox.send(wish).await);
+    }
+}
+
+async fn attempt(
+    core: &Arc<Core>,
+    place: &BuildStore,
+    drv: DrvId,
+    stop: &CancellationToken,
+    outputs: &mut Vec<StorePath>,
+) -> Result<End, index::Error> {
+    let mut connection = match stop.run_until_cancelled(place.remote.acquire()).await {
+        None => return Ok(End::Stopped),
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => {
+            let (store, reason) = (place.config.name.as_str(), told(&error));
+            warn!(store, "failed to reach store `{store}`: {reason}");
+            return Ok(End::NotStarted(reason));
+        }
+    };
+    let (name, since) = (place.config.name.clone(), now());
+    let (path, attempt) = core
+        .index
+        .write(move |tx| {
+            let path = derivations::paths(tx, &[drv])?.remove(0);
+            Ok((path, attempts::begin(tx, drv, &name, since)?))
+        })
+        .await?;
+    // The scheduler is gone only while the daemon stops.
+    let _ = core.scheduler.started(drv, place.id, attempt, since).await;
+    let mut log = BuildLog::of(core, &place.config.name, path.clone(), attempt);
+    let result = stop.run_until_cancelled(ask(&mut connection, &path, &mut log)).await;
+    drop(connection);
+    let mut heard = Told::default();
+    let (result, message) = match result {
+        None if core.stop.builds.is_cancelled() => {
+            log.abandon();
+            return Ok(End::Stopped);
+        }
+        None => (AttemptResult::Cancelled, String::new()),
+        Some(Ok(result)) => {
+            heard.succeeded = result.status.is_success();
+            outputs.extend(result.built_outputs.paths().map(|(_, path)| path.clone()));
+            interpret(&result)
+        }
+        Some(Err(error)) => {
+            let message = clean(&told(&error));
+            let class = if error.is_remote() {
+                remote_class(&message)
+            } else {
+                FailureClass::Store
+            };
+            (AttemptResult::Failed(class), message)
+        }
+    };
+    report(core, place, &path, attempt, result, &message);
+    let lines = log.finish(&heard).await;
+    let (end, at) = (core.end(result, message, lines), now());
+    core.index
+        .write(move |tx| attempts::finish(tx, attempt, &end, at))
+        .await?;
+    http::attempt_ended(&place.config.name, result);
+    Ok(match result {
+        AttemptResult::Succeeded(how) => End::Succeeded(how),
+        AttemptResult::Failed(class) => End::Failed(class),
+        AttemptResult::Cancelled => End::Stopped,
+    })
+}
+
+/// What a store refuses to begin says nothing about the builder.
+fn remote_class(message: &str) -> FailureClass {
+    match classify::from_words(message) {
+        FailureClass::Build => FailureClass::Store,
+        class @ (FailureClass::HashMismatch
+        | FailureClass::Timeout
+        | FailureClass::LogLimit
+        | FailureClass::Unsupported
+        | FailureClass::Store) => class,
+    }
+}
+
+/// What a result means for the record of the derivation it is about.
+fn interpret(result: &BuildResult) -> (AttemptResult, String) {
+    match classify(result.status, &result.error_msg) {
+        Meaning::Success(how) => (AttemptResult::Succeeded(how), String::new()),
+        Meaning::Failure(class) => (AttemptResult::Failed(class), clean(&result.error_msg)),
+        // Its inputs were there when it was sent: the store lost one and could not make it again.
+        Meaning::Dependency => (AttemptResult::Failed(FailureClass::Store), clean(&result.error_msg)),
+    }
+}
+
+fn report(core: &Core, place: &BuildStore, path: &StorePath, attempt: AttemptId, result: AttemptResult, message: &str) {
+    let drv = core.config.store_dir.display(path);
+    let store = place.config.name.as_str();
+    match result {
+        AttemptResult::Succeeded(_) | AttemptResult::Cancelled => {
+            debug!(%drv, store, attempt = attempt.0, "{drv} ended");
+        }
+        AttemptResult::Failed(class) => {
+            info!(%drv, store, attempt = attempt.0, ?class, "{drv} failed on `{store}`: {}: {message}", class.words());
+        }
+    }
+}
+
+/// Asks for all outputs of one derivation.
+async fn ask(
+    connection: &mut client::Connection,
+    drv: &StorePath,
+    log: &mut BuildLog,
+) -> Result<BuildResult, client::Error> {
+    let paths = vec![DerivedPath::Built {
+        drv: SingleDerivedPath::Opaque(drv.clone()),
+        outputs: OutputsSpec::All,
+    }];
+    let mode = BuildMode::Normal;
+    if connection.negotiated().version.minor >= WITH_RESULTS {
+        let results = connection.call(&op::BuildPathsWithResults { paths, mode }, log).await?;
+        return Ok(results.into_iter().next().map_or_else(
+            || BuildResult::new(BuildStatus::MiscFailure, "the store answered with no result"),
+            |keyed| keyed.result,
+        ));
+    }
+    // An older store has only a text for all that can go wrong.
+    match connection.call(&op::BuildPaths { paths, mode }, log).await {
+        Ok(_) => Ok(BuildResult::new(BuildStatus::Built, "")),
+        Err(error) if error.is_remote() => Ok(BuildResult::new(BuildStatus::MiscFailure, told(&error))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Records that a derivation failed without being tried; on no store where none was chosen.
+pub(crate) async fn fail(core: &Core, drv: DrvId, store: Option<StoreId>, class: FailureClass, message: &str) {
+    let store = store.and_then(|id| core.store(id));
+    let store = store.map_or_else(|| NO_STORE.to_owned(), |store| store.config.name.clone());
+    let result = AttemptResult::Failed(class);
+    let (end, at) = (core.end(result, clean(message), 0), now());
+    http::attempt_ended(&store, result);
+    let recorded = core
+        .index
+        .write(move |tx| {
+            let attempt = attempts::begin(tx, drv, &store, at)?;
+            attempts::finish(tx, attempt, &end, at)
+        })
+        .await;
+    if let Err(error) = recorded {
+        error!(drv = drv.0, "failed to record a failure: {}", told(&error));
+    }
+}

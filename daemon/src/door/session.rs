@@ -1,0 +1,114 @@
+//! One client connection.
+
+use nixci_protocol::op::{self, Reply, Request};
+use nixci_protocol::server::{Exchange, Handler, HandlerError};
+use nixci_protocol::types::StorePath;
+
+use super::upstream::Upstream;
+use super::{add, builds, control, options, query};
+use crate::ci::Ci;
+use crate::config::Writes;
+use crate::error::told;
+use crate::principal::Principal;
+use crate::submit::Attending;
+
+/// The state of one connection.
+pub(super) struct Session {
+    pub(super) ci: Ci,
+    pub(super) who: Principal,
+    pub(super) upstream: Upstream,
+    /// Evaluations this client sends jobs for.
+    pub(super) attending: Vec<Attending>,
+}
+
+impl Session {
+    pub(super) fn new(ci: Ci, who: Principal) -> Self {
+        Self {
+            upstream: Upstream::new(ci.core.clone()),
+            ci,
+            who,
+            attending: Vec::new(),
+        }
+    }
+
+    /// Whether the spool has a path and may answer for it. Where clients look for paths on a disk they
+    /// share with the store behind, only that store's word counts.
+    pub(super) fn spooled(&self, path: &StorePath) -> bool {
+        match self.ci.core.config.listen.writes {
+            Writes::Spool => self.ci.core.spool.contains(path),
+            Writes::Through => false,
+        }
+    }
+}
+
+/// An error as the client is told it.
+pub(super) fn refuse(error: &(dyn std::error::Error + 'static)) -> HandlerError {
+    HandlerError::new(told(error))
+}
+
+fn unsupported(what: &str, instead: &str) -> HandlerError {
+    HandlerError::new(format!("nixci does not {what}; {instead}"))
+}
+
+impl Handler for Session {
+    async fn handle(&mut self, request: Request, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError> {
+        match request {
+            Request::IsValidPath(request) => query::is_valid(self, request, exchange).await,
+            Request::QueryValidPaths(request) => query::valid_paths(self, request, exchange).await,
+            Request::QueryPathInfo(request) => query::path_info(self, request, exchange).await,
+            Request::QueryReferrers(request) => query::referrers(self, request, exchange).await,
+            Request::QueryDeriver(request) => query::deriver(self, request, exchange).await,
+            Request::QueryValidDerivers(request) => query::valid_derivers(self, request, exchange).await,
+            Request::QueryPathFromHashPart(request) => query::hash_part(self, request, exchange).await,
+            Request::QueryDerivationOutputMap(request) => query::output_map(self, request, exchange).await,
+            Request::QueryDerivationOutputs(request) => query::outputs(self, request, exchange).await,
+            Request::QueryDerivationOutputNames(request) => query::output_names(self, request, exchange).await,
+            Request::QuerySubstitutablePathInfo(request) => self.upstream.ask(&request, exchange).await,
+            Request::QuerySubstitutablePathInfos(request) => self.upstream.ask(&request, exchange).await,
+            Request::QuerySubstitutablePaths(request) => self.upstream.ask(&request, exchange).await,
+            Request::QueryRealisation(request) => self.upstream.ask(&request, exchange).await,
+            Request::NarFromPath(request) => query::nar(self, request).await,
+            Request::AddToStore(request) => add::to_store(self, request, exchange).await,
+            Request::AddTextToStore(request) => add::text(self, request, exchange).await,
+            Request::AddToStoreNar(request) => add::nar(self, request, exchange).await,
+            Request::AddMultipleToStore(_) => add::multiple(self, exchange).await,
+            Request::AddClosure(_) => add::closure(self, exchange).await,
+            Request::QueryValidBatch(request) => Ok(Reply::Bitmap(nixci_protocol::nixci::Bitmap(
+                self.ci.core.spool.valid_batch(&request.digests),
+            ))),
+            Request::QueryMissing(request) => builds::missing(self, request, exchange).await,
+            Request::BuildPaths(request) => builds::paths(self, request, exchange).await,
+            Request::BuildPathsWithResults(request) => builds::paths_with_results(self, request, exchange).await,
+            Request::BuildDerivation(request) => builds::derivation(self, request, exchange).await,
+            Request::EnsurePath(request) if self.spooled(&request.path) => Ok(Reply::Done),
+            Request::EnsurePath(request) => self.upstream.done(&request, exchange).await,
+            Request::AddTempRoot(request) if self.spooled(&request.path) => Ok(Reply::Done),
+            Request::AddTempRoot(request) => self.upstream.done(&request, exchange).await,
+            Request::AddIndirectRoot(request) if self.who.is_trusted() => self.upstream.done(&request, exchange).await,
+            Request::RegisterDrvOutput(request) if self.who.is_trusted() => {
+                self.upstream.done(&request, exchange).await
+            }
+            Request::SyncWithGc(op::SyncWithGc {}) => Ok(Reply::Done),
+            Request::SetOptions(request) => {
+                self.upstream.set_options(options::filter(&request)).await;
+                Ok(Reply::Done)
+            }
+            Request::Control(request) => control::answer(self, &request.json).await,
+            Request::AddIndirectRoot(_) | Request::RegisterDrvOutput(_) => Err(unsupported(
+                "do that for users it does not trust",
+                "name your user in `trusted_users` of its configuration, or ask the store behind it",
+            )),
+            Request::FindRoots(_)
+            | Request::QueryAllValidPaths(_)
+            | Request::CollectGarbage(_)
+            | Request::OptimiseStore(_)
+            | Request::VerifyStore(_)
+            | Request::AddPermRoot(_)
+            | Request::AddSignatures(_)
+            | Request::AddBuildLog(_) => Err(unsupported(
+                "look after the store as a whole",
+                "ask the nix-daemon of the store behind it",
+            )),
+        }
+    }
+}
