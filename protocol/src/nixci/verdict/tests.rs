@@ -279,6 +279,29 @@ fn jobs_are_removed_only_when_all_of_head_is_known() {
 }
 
 #[test]
+fn the_order_of_jobs_does_not_matter() {
+    let names = ["d", "a", "c", "b", "e"];
+    let head = done(names.iter().map(|name| job(name, &drv("head"), ok())).collect());
+    let base = done(
+        ["f", "b", "a", "0"]
+            .iter()
+            .map(|name| job(name, &drv("on-base"), ok()))
+            .collect(),
+    );
+    let (verdict, buckets) = classify(&head, Some(&base), &[]);
+    let expected = [
+        Bucket::AddedOk,
+        Bucket::StillOk,
+        Bucket::AddedOk,
+        Bucket::StillOk,
+        Bucket::AddedOk,
+    ];
+    assert_eq!(buckets, expected);
+    let removed: Vec<String> = verdict.rows.iter().map(|row| row.attr.to_string()).collect();
+    assert_eq!(removed, ["0", "f"]);
+}
+
+#[test]
 fn nothing_is_added_against_a_base_that_is_not_whole() {
     let head = [
         job("a", &drv("a"), ok()),
