@@ -258,8 +258,8 @@ fn prepare(
     let (unanswered, unanswered_total) = causes::unanswered(verdict);
     let project_url = project_path(&summary.project);
     let sentence = shorten(&verdict.sentence, 600);
-    let (lead, rest) = match sentence.split_once("; ") {
-        Some((lead, rest)) => (lead, Some(rest)),
+    let (lead, rest) = match sentence.find("; ") {
+        Some(at) => (&sentence[..=at], Some(&sentence[at + 2..])),
         None => (sentence.as_str(), None),
     };
     EvaluationView {
