@@ -1,8 +1,10 @@
 //! Negotiating and uploading closures to real daemons, and building what was uploaded.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
 
+use nixci_protocol::client::{Connection, Hello};
 use nixci_protocol::op::{BuildPathsWithResults, QueryPathInfo};
 use nixci_protocol::types::{BuildMode, DerivedPath, DrvPath, StorePath};
+use nixci_protocol::version::Version;
 use nixci_store::local::LocalStore;
 use nixci_store::negotiate::negotiate;
 use nixci_store::remote::{Environment, Remote, RemoteOptions, Unreachable};
@@ -169,6 +171,33 @@ async fn heavy_the_whole_recorded_set_is_copied_in_bounded_memory() {
         .unwrap();
     println!("{} MiB at most", peak / 1024);
     assert!(peak < 150 * 1024, "{peak} kB");
+}
+
+#[tokio::test]
+async fn a_store_that_takes_no_streams_gets_path_by_path() {
+    let from = TestDaemon::start(NixVersion::NEWEST);
+    let to = TestDaemon::start(NixVersion::V2_8);
+    let tree = sources(&from);
+    let tree = format!("builtins.path {{ path = {tree}; name = \"tree\"; }}");
+    let paths = from.instantiate("old", &[TestDrv::good("a").attribute("tree", &tree)]);
+    let stream = tokio::net::UnixStream::connect(to.socket()).await.unwrap();
+    let (read, write) = stream.into_split();
+    let hello = Hello {
+        max_version: Version { major: 1, minor: 31 },
+        ..Hello::default()
+    };
+    let mut connection = Connection::open(read, write, hello).await.unwrap();
+    let source = local(&from);
+    let plan = negotiate(
+        &mut connection,
+        &source,
+        [source.store_dir().parse(&paths["a"]).unwrap()],
+    )
+    .await
+    .unwrap();
+    let sent = upload(&mut connection, &source, &plan.missing, |_| {}).await.unwrap();
+    assert_eq!(sent.paths, 2);
+    to.run("nix-store", &["-r", &paths["a"]]);
 }
 
 #[tokio::test]

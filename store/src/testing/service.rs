@@ -1,5 +1,6 @@
 //! A real `nixci-daemon` process in front of real stores.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ impl Service {
     pub fn start(sibling: &Path, stores: &[(&str, &str, u32)]) -> Self {
         let mut config = String::new();
         for (name, uri, slots) in stores {
-            config.push_str(&format!("[[store]]\nname = {name:?}\nuri = {uri:?}\nslots = {slots}\n"));
+            let _ = write!(config, "[[store]]\nname = {name:?}\nuri = {uri:?}\nslots = {slots}\n");
         }
         Self::with_config(sibling, &config)
     }
@@ -37,9 +38,9 @@ impl Service {
             .tempdir()
             .expect("a temporary folder can be made");
         let config = format!(
-            "state_dir = {:?}\n[listen]\nsocket = {:?}\nhttp = \"127.0.0.1:0\"\n{sections}",
-            home.path().join("state"),
-            home.path().join("socket"),
+            "state_dir = \"{}\"\n[listen]\nsocket = \"{}\"\nhttp = \"127.0.0.1:0\"\n{sections}",
+            home.path().join("state").display(),
+            home.path().join("socket").display(),
         );
         fs::write(home.path().join("nixci.toml"), config).expect("the configuration can be written");
         let program = sibling.with_file_name("nixci-daemon");
