@@ -1,5 +1,6 @@
 //! A daemon on a real store, and a client that talks to it as `nixci` does.
 #![expect(
+    dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "this is a test, and a failure here is a failed test"
