@@ -48,6 +48,7 @@ impl Ci {
         let reader = Reader::new(Sources {
             index: core.index.clone(),
             logs: core.logs.clone(),
+            spool: core.spool.clone(),
             scheduler: core.scheduler.clone(),
             store_dir: core.config.store_dir.clone(),
             pages: core.pages.clone(),

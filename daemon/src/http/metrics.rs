@@ -23,6 +23,7 @@ const QUEUE: &str = "nixci_queue_builds";
 const RUNNING: &str = "nixci_running_builds";
 const SLOTS: &str = "nixci_store_slots";
 const UP: &str = "nixci_store_up";
+const SPOOL: &str = "nixci_spool_objects";
 const EVALUATIONS: &str = "nixci_open_evaluations";
 
 /// The recorder of this process: several daemons in one process, as in tests, share it.
@@ -54,6 +55,7 @@ fn describe() {
     describe_gauge!(RUNNING, "Builds that run, by store");
     describe_gauge!(SLOTS, "Builds that may run at once, by store");
     describe_gauge!(UP, "0 while a store is left alone because it did not answer, else 1");
+    describe_gauge!(SPOOL, "Store objects in the spool");
     describe_gauge!(EVALUATIONS, "Evaluations that are not settled");
 }
 
@@ -99,6 +101,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
         gauge!(SLOTS, "store" => name.clone()).set(f64::from(load.slots));
         gauge!(UP, "store" => name).set(if load.down.is_none() { 1.0 } else { 0.0 });
     }
+    gauge!(SPOOL).set(site.reader.spooled() as f64);
     gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);
     Ok((
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

@@ -475,6 +475,7 @@ async fn metrics_tell_stores_and_requests() {
         "nixci_http_requests_total{route=\"/\",method=\"GET\",status=\"200\"}",
         "nixci_store_slots{store=\"builder\"} 2",
         "nixci_open_evaluations 0",
+        "nixci_spool_objects 0",
         "nixci_attempts_total{store=\"builder\",result=\"failed\",class=\"hash-mismatch\"}",
         "nixci_builds_total{result=\"failed\",class=\"hash-mismatch\"} 1",
     ] {

@@ -21,6 +21,7 @@ use nixci_protocol::nixci::control::StoreStatus;
 use nixci_protocol::types::StoreDir;
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
+use nixci_store::spool::Spool;
 
 pub(crate) use build::attempt_summary;
 pub use error::ReadError;
@@ -37,6 +38,7 @@ use crate::scheduler::{Change, Scheduler, StoreLoad};
 pub struct Reader {
     index: Index,
     logs: Logs,
+    spool: Spool,
     scheduler: Scheduler,
     store_dir: StoreDir,
     pages: Option<Arc<str>>,
@@ -60,6 +62,8 @@ pub struct Sources {
     pub index: Index,
     /// The logs of attempts.
     pub logs: Logs,
+    /// What was uploaded; only its size is told.
+    pub spool: Spool,
     /// What is being done.
     pub scheduler: Scheduler,
     /// The store directory whose paths are taken and told.
@@ -77,6 +81,7 @@ impl Reader {
         Self {
             index: sources.index,
             logs: sources.logs,
+            spool: sources.spool,
             scheduler: sources.scheduler,
             store_dir: sources.store_dir,
             pages: sources.pages.map(Arc::from),
@@ -99,6 +104,11 @@ impl Reader {
     /// How many evaluations are not settled.
     pub(crate) async fn open_evaluations(&self) -> Result<usize, ReadError> {
         Ok(self.scheduler.evaluations().await?.len())
+    }
+
+    /// How many objects the spool holds.
+    pub(crate) fn spooled(&self) -> usize {
+        self.spool.len()
     }
 
     /// How busy each store is.

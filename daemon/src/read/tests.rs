@@ -14,6 +14,7 @@ use nixci_store::index::attempts::{AttemptEnd, AttemptResult};
 use nixci_store::index::jobs::JobRow;
 use nixci_store::index::{DrvId, Index, attempts, derivations, evaluations, jobs};
 use nixci_store::logs::Logs;
+use nixci_store::spool::Spool;
 use tokio::sync::mpsc;
 
 use super::{ReadError, Reader, Sources, StoreName};
@@ -69,6 +70,7 @@ impl World {
         let reader = Reader::new(Sources {
             index: index.clone(),
             logs: logs.clone(),
+            spool: Spool::open(&dir.path().join("spool"), StoreDir::default()).unwrap(),
             scheduler: scheduler.clone(),
             store_dir: StoreDir::default(),
             pages: Some("http://ci.example".into()),

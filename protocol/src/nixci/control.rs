@@ -68,7 +68,7 @@ pub enum Request {
     Verdict {
         /// The evaluation in question.
         head: Selector,
-        /// What it is compared with.
+        /// What it is compared with; where none is given, the commit that the submission named, if that is known.
         base: Option<Selector>,
     },
     /// Follows an evaluation to its end. → stream of [`Event`]
