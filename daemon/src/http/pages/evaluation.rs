@@ -1,9 +1,8 @@
 //! `/e/ID`: what an evaluation says, why, and its jobs.
 
+mod address;
 mod causes;
 mod jobs;
-
-use std::fmt::Write as _;
 
 use askama::Template;
 use axum::Json;
@@ -14,6 +13,7 @@ use nixci_protocol::nixci::control::{Millis, RunningBuild, Selector};
 use nixci_protocol::nixci::verdict::{Bucket, Conclusion, derivation_name, to_markdown};
 use serde::Deserialize;
 
+use self::address::{Address, bucket, bucket_name};
 use self::causes::{CauseView, ErrorView, ReasonView};
 use super::{build_url, evaluation_name};
 use crate::http::error::HttpError;
@@ -364,77 +364,4 @@ fn running_view(build: &RunningBuild, now: Millis) -> RunningView {
         last_line: build.last_line.clone().unwrap_or_default(),
         took: duration(now - build.started),
     }
-}
-
-/// Addresses of this page with one thing changed.
-struct Address<'a> {
-    url: &'a str,
-    query: &'a PageQuery,
-}
-
-impl Address<'_> {
-    fn with(&self, end: &str, show: Option<&str>, page: Option<usize>, all: bool) -> String {
-        let mut out = format!("{}{end}", self.url);
-        let mut separator = '?';
-        let mut add = |name: &str, value: &str| {
-            let _ = write!(out, "{separator}{name}={}", segment(value));
-            separator = '&';
-        };
-        if let Some(base) = &self.query.base {
-            add("base", base);
-        }
-        if let Some(show) = show {
-            add("show", show);
-        }
-        if let Some(q) = self.query.q.as_deref().filter(|q| all && !q.is_empty()) {
-            add("q", q);
-        }
-        if let Some(page) = page.filter(|page| *page > 1) {
-            add("page", &page.to_string());
-        }
-        out
-    }
-
-    fn with_show(&self, show: Option<Bucket>) -> String {
-        self.with("", show.map(bucket_name), None, true)
-    }
-
-    fn with_page(&self, page: usize) -> String {
-        self.with("", self.query.show.as_deref(), Some(page), true)
-    }
-
-    fn events(&self) -> String {
-        self.with(
-            "/events",
-            self.query.show.as_deref(),
-            self.query.page.map(|page| page as usize),
-            true,
-        )
-    }
-
-    fn with_base_only(&self) -> String {
-        self.with("", None, None, false)[self.url.len()..].to_owned()
-    }
-}
-
-/// A bucket's name in an address, as in JSON.
-fn bucket_name(bucket: Bucket) -> &'static str {
-    match bucket {
-        Bucket::NewlyFailing => "newly-failing",
-        Bucket::AddedFailing => "added-failing",
-        Bucket::Failing => "failing",
-        Bucket::StillFailing => "still-failing",
-        Bucket::Fixed => "fixed",
-        Bucket::NotAnswered => "not-answered",
-        Bucket::Running => "running",
-        Bucket::Ok => "ok",
-        Bucket::StillOk => "still-ok",
-        Bucket::AddedOk => "added-ok",
-        Bucket::Unchanged => "unchanged",
-        Bucket::Removed => "removed",
-    }
-}
-
-fn bucket(name: &str) -> Option<Bucket> {
-    Bucket::ALL.into_iter().find(|bucket| bucket_name(*bucket) == name)
 }
