@@ -1,10 +1,12 @@
 //! Progress on a terminal: the phases of a submission, then the builds that run.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use nixci_protocol::nixci::attr_path::AttrPath;
 use nixci_protocol::nixci::control;
 
 use super::live::Live;
@@ -21,6 +23,10 @@ pub(crate) struct Bars {
     colours: bool,
     phases: Option<Phases>,
     live: Option<Live>,
+    /// How far the submission was when it was last heard of.
+    totals: Totals,
+    /// Attributes whose error was shown: the daemon tells it again.
+    told: HashSet<AttrPath>,
 }
 
 /// One line per phase of a submission.
@@ -39,6 +45,8 @@ impl Bars {
             colours: choice != anstream::ColorChoice::Never,
             phases: None,
             live: None,
+            totals: Totals::default(),
+            told: HashSet::new(),
         }
     }
 
@@ -55,8 +63,12 @@ impl Bars {
                     self.above(&format!("evaluation #{}{page}", evaluation.0))?;
                 }
             }
-            Event::Sending(totals) => self.phases().update(totals),
+            Event::Sending(totals) => {
+                self.totals = *totals;
+                self.phases().update(totals);
+            }
             Event::AttributeError { attr, message } => {
+                self.told.insert((*attr).clone());
                 let first = render::first_line(message);
                 self.above(&format!("{} {attr}  {}", paint(render::BAD, "✕"), paint(DIM, first)))?;
             }
@@ -65,9 +77,8 @@ impl Bars {
                 self.above(&paint(WARN, format!("{reason}; trying again in {after}")))?;
             }
             Event::Sent { .. } => {
-                if let Some(phases) = self.phases.take() {
-                    phases.finish();
-                }
+                self.phases = None;
+                self.above(&format!("{} {}", paint(render::GOOD, "✓"), sent(&self.totals)))?;
             }
             Event::Watched(control::Event::Progress {
                 summary,
@@ -79,7 +90,7 @@ impl Bars {
                 live.update(summary, running, *builds_left);
             }
             Event::Watched(control::Event::Job(job)) => {
-                if is_root_of_trouble(&job.outcome) {
+                if is_root_of_trouble(&job.outcome) && !self.told.contains(&job.attr) {
                     self.above(&job_line(job))?;
                 }
             }
@@ -161,24 +172,24 @@ impl Phases {
             size(totals.uploaded_bytes)
         ));
     }
-
-    /// Leaves the lines as they are.
-    fn finish(&self) {
-        for bar in [&self.evaluated, &self.negotiated, &self.uploaded] {
-            if !bar.is_finished() {
-                bar.finish();
-            }
-        }
-    }
 }
 
 impl Drop for Phases {
     fn drop(&mut self) {
         for bar in [&self.evaluated, &self.negotiated, &self.uploaded] {
-            if !bar.is_finished() {
-                bar.abandon();
-            }
+            bar.finish_and_clear();
         }
+    }
+}
+
+/// `12 jobs submitted, 40 paths sent (68.4 KiB)`
+fn sent(totals: &Totals) -> String {
+    let jobs = plural(totals.submitted, "job");
+    if totals.uploaded == 0 {
+        format!("{jobs} submitted, nothing had to be sent")
+    } else {
+        let paths = plural(totals.uploaded, "path");
+        format!("{jobs} submitted, {paths} sent ({})", size(totals.uploaded_bytes))
     }
 }
 

@@ -1,9 +1,11 @@
 //! Progress as lines, for logs.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use nixci_protocol::nixci::attr_path::AttrPath;
 use nixci_protocol::nixci::control::{self, JobStatus};
 use nixci_protocol::nixci::outcome::Outcome;
 
@@ -21,6 +23,8 @@ pub(crate) struct Plain {
     open: Option<&'static str>,
     last_line: Option<Instant>,
     last_counts: String,
+    /// Attributes whose error was printed: the daemon tells it again.
+    told: HashSet<AttrPath>,
 }
 
 impl Plain {
@@ -33,6 +37,7 @@ impl Plain {
             open: None,
             last_line: None,
             last_counts: String::new(),
+            told: HashSet::new(),
         }
     }
 
@@ -53,6 +58,7 @@ impl Plain {
             }
             Event::Sending(totals) => self.paced(&sending(totals), out),
             Event::AttributeError { attr, message } => {
+                self.told.insert((*attr).clone());
                 writeln!(out, "{attr} does not evaluate:")?;
                 // The bar keeps a CI from taking what an evaluator printed for a workflow command.
                 for line in message.lines() {
@@ -91,7 +97,7 @@ impl Plain {
                 self.paced(&line, out)
             }
             control::Event::Job(job) => {
-                if self.every_job || is_root_of_trouble(&job.outcome) {
+                if (self.every_job || is_root_of_trouble(&job.outcome)) && !self.told.contains(&job.attr) {
                     writeln!(out, "{}", job_line(job))?;
                 }
                 Ok(())
