@@ -1,0 +1,6 @@
+//! The whole road from a user's side: the `nixci` program, a daemon, and a real Nix that builds.
+
+mod basics;
+mod builds;
+mod daemons;
+mod world;
