@@ -37,7 +37,13 @@ impl Patience {
         }
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST);
-        Ok((pause, self.last.to_string()))
+        // Said once; how to start a daemon is no news to somebody whose daemon was there a moment ago.
+        let reason = if pause == FIRST {
+            self.last.to_string()
+        } else {
+            "the daemon is not back yet".to_owned()
+        };
+        Ok((pause, reason))
     }
 
     /// A try failed. What is not a matter of reaching the daemon ends the tries.
@@ -58,10 +64,11 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_limit_and_refusals_end_them() {
         let mut patience = Patience::new(Problem::unreachable("gone"));
-        let pauses: Vec<u128> = (0..8).map(|_| patience.next().unwrap().0.as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(patience.next().unwrap(), (FIRST, "gone".to_owned()));
         patience.failed(Problem::unreachable("still gone")).unwrap();
-        assert_eq!(patience.next().unwrap().1, "still gone");
+        let pauses: Vec<u128> = (0..7).map(|_| patience.next().unwrap().0.as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(patience.next().unwrap().1, "the daemon is not back yet");
         assert!(patience.failed(Problem::failed("no")).is_err());
     }
 }

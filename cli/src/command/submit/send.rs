@@ -139,6 +139,7 @@ impl<'a> Sender<'a> {
         let screen = &mut *self.screen;
         let mut each = |step: &Step| {
             let totals = Totals {
+                negotiated: before.negotiated + batch.len() as u64,
                 missing: before.missing + step.missing,
                 uploaded: before.uploaded + step.sent,
                 uploaded_bytes: before.uploaded_bytes + step.sent_bytes,
