@@ -86,7 +86,7 @@ pub(crate) enum Event<'a> {
 /// Where events are shown.
 pub(crate) enum Screen {
     /// A few lines, redrawn.
-    Bars(bars::Bars),
+    Bars(Box<bars::Bars>),
     /// Lines.
     Plain(plain::Plain),
     /// JSON lines on standard output.
@@ -102,7 +102,7 @@ impl Screen {
         let ci = Ci::detect(env);
         let dumb = env("TERM").is_some_and(|term| term == "dumb");
         if ci.is_none() && !dumb && io::stderr().is_terminal() {
-            Self::Bars(bars::Bars::new())
+            Self::Bars(Box::new(bars::Bars::new()))
         } else {
             Self::Plain(plain::Plain::new(Fold::for_ci(ci), global.verbose > 0))
         }
