@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nixci_daemon::{Config, Running, start};
-use nixci_protocol::client::{Connection, Hello};
+use nixci_protocol::client::{self, Connection, Hello};
 use nixci_protocol::io::{PathStreamWriter, StreamKind};
 use nixci_protocol::nixci::control::{
-    Begun, Evaluated, EvaluationId, EvaluationSummary, Event, LogEvent, LogOf, NewJob, Request, Selector, Submission,
+    Begun, Evaluated, EvaluationId, EvaluationState, EvaluationSummary, Event, LogEvent, LogOf, NewJob, Request,
+    Selector, Submission,
 };
 use nixci_protocol::nixci::outcome::Outcome;
 use nixci_protocol::nixci::verdict::Verdict;
@@ -21,7 +22,6 @@ use nixci_protocol::nixci::{AddClosure, FEATURE_CLOSURE, FEATURE_CONTROL};
 use nixci_protocol::op;
 use nixci_protocol::types::{PathInfo, StoreDir, StorePath};
 use nixci_store::testing::TestDaemon;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
@@ -35,21 +35,30 @@ pub(crate) async fn daemon(folder: &Path, store: &TestDaemon, slots: u32) -> Run
 
 /// Connects with our features.
 pub(crate) async fn connect(socket: &Path) -> Connection {
-    let stream = UnixStream::connect(socket).await.expect("the daemon listens");
+    try_connect(socket).await.expect("the daemon answers")
+}
+
+pub(crate) async fn try_connect(socket: &Path) -> Result<Connection, client::Error> {
+    let stream = UnixStream::connect(socket).await.map_err(client::Error::Io)?;
     let (read, write) = stream.into_split();
     let hello = Hello {
         features: vec![FEATURE_CLOSURE.to_owned(), FEATURE_CONTROL.to_owned()],
         ..Hello::default()
     };
-    Connection::open(read, write, hello)
-        .await
-        .expect("the handshake succeeds")
+    Connection::open(read, write, hello).await
 }
 
-pub(crate) async fn ask<T: DeserializeOwned>(connection: &mut Connection, request: &impl Serialize) -> T {
+pub(crate) async fn ask<T: DeserializeOwned>(connection: &mut Connection, request: &Request) -> T {
+    try_ask(connection, request).await.expect("the daemon answers")
+}
+
+pub(crate) async fn try_ask<T: DeserializeOwned>(
+    connection: &mut Connection,
+    request: &Request,
+) -> Result<T, client::Error> {
     let json = serde_json::to_string(request).unwrap();
-    let answer = connection.control_one(&json).await.expect("the daemon answers");
-    serde_json::from_str(&answer).expect("the answer has the form that was agreed")
+    let answer = connection.control_one(&json).await?;
+    Ok(serde_json::from_str(&answer).expect("the answer has the form that was agreed"))
 }
 
 /// A path and everything it refers to, references first, as the store that has them tells.
@@ -105,16 +114,13 @@ pub(crate) async fn connect_stock(store: &TestDaemon) -> Connection {
     Connection::open(read, write, Hello::default()).await.unwrap()
 }
 
-/// Uploads the closures of derivations from the store that evaluated them.
-pub(crate) async fn upload(to: &mut Connection, from: &TestDaemon, drvs: impl IntoIterator<Item = &String>) -> u64 {
+/// What has to be uploaded for derivations: the body of an AddClosure.
+pub(crate) async fn body_for(from: &TestDaemon, drvs: impl IntoIterator<Item = &String>) -> Vec<u8> {
     let dir = StoreDir::default();
     let roots: Vec<StorePath> = drvs.into_iter().map(|drv| dir.parse(drv).unwrap()).collect();
     let mut store = connect_stock(from).await;
     let infos = closure(&mut store, &roots).await;
-    let body = packed(&mut store, &infos).await;
-    to.call_framed(&AddClosure {}, &body[..], &mut ())
-        .await
-        .expect("the upload succeeds")
+    packed(&mut store, &infos).await
 }
 
 pub(crate) fn submission(key: &str) -> Submission {
@@ -137,60 +143,85 @@ pub(crate) async fn submit(
     key: &str,
     drvs: &BTreeMap<String, String>,
 ) -> EvaluationId {
-    upload(to, from, drvs.values()).await;
-    let begun: Begun = ask(to, &Request::SubmitBegin(submission(key))).await;
+    let body = body_for(from, drvs.values()).await;
+    try_submit(to, &body, key, drvs).await.expect("the submission is taken")
+}
+
+pub(crate) async fn try_submit(
+    to: &mut Connection,
+    body: &[u8],
+    key: &str,
+    drvs: &BTreeMap<String, String>,
+) -> Result<EvaluationId, client::Error> {
+    to.call_framed(&AddClosure {}, body, &mut ()).await?;
+    let begun: Begun = try_ask(to, &Request::SubmitBegin(submission(key))).await?;
+    let evaluation = begun.evaluation;
+    let status = Request::Status {
+        which: Selector::Evaluation(evaluation),
+    };
+    let summary: EvaluationSummary = try_ask(to, &status).await?;
+    if summary.state != EvaluationState::Receiving {
+        return Ok(evaluation);
+    }
     let jobs = drvs.iter().map(|(attr, drv)| NewJob {
         attr: attr.parse().unwrap(),
         result: Evaluated::Drv(drv.clone()),
     });
     let jobs = Request::SubmitJobs {
-        evaluation: begun.evaluation,
+        evaluation,
         jobs: jobs.collect(),
     };
-    let _: serde_json::Value = ask(to, &jobs).await;
+    let _: serde_json::Value = try_ask(to, &jobs).await?;
     let end = Request::SubmitEnd {
-        evaluation: begun.evaluation,
+        evaluation,
         error: None,
     };
-    let _: EvaluationSummary = ask(to, &end).await;
-    begun.evaluation
+    let _: EvaluationSummary = try_ask(to, &end).await?;
+    Ok(evaluation)
 }
 
 /// Everything a watch told.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    pub outcomes: BTreeMap<String, Outcome>,
-    pub progress: Vec<Event>,
-    pub verdict: Verdict,
+    pub(crate) outcomes: BTreeMap<String, Outcome>,
+    pub(crate) progress: u32,
+    pub(crate) verdict: Verdict,
 }
 
 /// Follows an evaluation to its end.
 pub(crate) async fn watch(connection: &mut Connection, evaluation: EvaluationId) -> Watched {
+    let watched = try_watch(connection, evaluation).await.expect("the daemon answers");
+    watched.expect("the watch ends with the verdict")
+}
+
+/// Follows an evaluation to its end; none if the stream ends before that.
+pub(crate) async fn try_watch(
+    connection: &mut Connection,
+    evaluation: EvaluationId,
+) -> Result<Option<Watched>, client::Error> {
     let request = Request::Watch {
         which: Selector::Evaluation(evaluation),
     };
-    let mut stream = connection
-        .control_stream(&serde_json::to_string(&request).unwrap())
-        .await
-        .unwrap();
+    let json = serde_json::to_string(&request).unwrap();
+    let mut stream = connection.control_stream(&json).await?;
     let mut outcomes = BTreeMap::new();
-    let mut progress = Vec::new();
+    let mut progress = 0;
     let mut verdict = None;
-    while let Some(line) = stream.next_line().await.unwrap() {
+    while let Some(line) = stream.next_line().await? {
         match serde_json::from_str(&line).unwrap() {
             Event::Job(job) => {
                 let told = outcomes.insert(job.attr.to_string(), job.outcome);
                 assert_eq!(told, None, "a final job is told once");
             }
-            event @ Event::Progress { .. } => progress.push(event),
+            Event::Progress { .. } => progress += 1,
             Event::Done { verdict: of, .. } => verdict = Some(*of),
         }
     }
-    Watched {
+    Ok(verdict.map(|verdict| Watched {
         outcomes,
         progress,
-        verdict: verdict.expect("the watch ends with the verdict"),
-    }
+        verdict,
+    }))
 }
 
 /// The lines of a log, and how it ended.
