@@ -101,6 +101,7 @@ async fn heavy_every_job_ends_right_whatever_is_killed() {
     let mut dice = Dice(seed);
     for round in 0..ROUNDS {
         let key = format!("round{round}");
+        let began = Instant::now();
         let drvs = evaluator.instantiate(&key, &derivations());
         let body = body_for(&evaluator, drvs.values()).await;
         let socket = service.socket();
@@ -121,6 +122,7 @@ async fn heavy_every_job_ends_right_whatever_is_killed() {
             }
         };
         let (watched, ()) = tokio::join!(client, killer);
+        eprintln!("{key}: {:?}", began.elapsed());
         let context = || format!("{key}, seed {seed}\n{watched:#?}\n{}", service.log());
         for (job, _) in JOBS {
             let outcome = watched.outcomes.get(job);

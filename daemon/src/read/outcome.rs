@@ -10,7 +10,7 @@ use nixci_store::index::{self, DrvId, derivations};
 use rusqlite::Connection;
 
 use super::{ReadError, Reader};
-use crate::scheduler::LiveState;
+use crate::scheduler::{LiveState, MAX_BLOCKERS};
 
 /// What one derivation has come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,9 +89,14 @@ fn combine(
         .collect();
     let mut blocked = outcomes::blocked_by(conn, &may_be_blocked)?;
     for drv in &may_be_blocked {
-        // The index may know less than the scheduler for a moment, while an attempt is being recorded.
+        // While something is live the scheduler knows better: to the index an input whose store broke off looks
+        // failed until it has been tried again. Only where the scheduler names no more than a few is the index asked.
         if let Some(LiveState::Blocked(by)) = live.get(drv) {
-            blocked.entry(*drv).or_insert_with(|| by.clone());
+            if by.len() < MAX_BLOCKERS {
+                blocked.insert(*drv, by.clone());
+            } else {
+                blocked.entry(*drv).or_insert_with(|| by.clone());
+            }
         }
     }
     let roots: Vec<DrvId> = blocked
