@@ -1,5 +1,7 @@
 //! The recorded graph through the whole road: really built, really broken, and judged.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -63,13 +65,25 @@ impl Graph {
 }
 
 fn write_jobs(path: &Path, recorded: &Recorded, jobs: &[(String, usize)]) {
-    let lines: Vec<String> = jobs.iter().map(|(attr, node)| format!("{attr}\t{}\n", recorded.path(*node))).collect();
+    let lines: Vec<String> = jobs
+        .iter()
+        .map(|(attr, node)| format!("{attr}\t{}\n", recorded.path(*node)))
+        .collect();
     fs::write(path, lines.concat()).unwrap();
 }
 
 fn submit(service: &Service, recorded: &Recorded, jobs: &Path, commit: &str) -> Output {
     let mut command = service.command("nixci");
-    command.args(["submit", "--wait", "--project", "corepkgs", "--commit", commit, "--from", &recorded.uri()]);
+    command.args([
+        "submit",
+        "--wait",
+        "--project",
+        "corepkgs",
+        "--commit",
+        commit,
+        "--from",
+        &recorded.uri(),
+    ]);
     command.arg("--jobs-file").arg(jobs).output().unwrap()
 }
 
@@ -81,7 +95,11 @@ fn json(service: &Service, arguments: &[&str]) -> Value {
 }
 
 fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -97,7 +115,10 @@ fn three_broken_libraries_are_the_only_root_causes_of_three_hundred_jobs() {
 
     let unbroken = Recorded::new(&Arguments::default());
     let fail = BROKEN.iter().map(|name| (*name).to_owned()).collect();
-    let failing = Recorded::new(&Arguments { fail, ..Arguments::default() });
+    let failing = Recorded::new(&Arguments {
+        fail,
+        ..Arguments::default()
+    });
 
     let store = TestDaemon::start(NixVersion::V2_34);
     let service = Service::start(Path::new(env!("CARGO_BIN_EXE_nixci")), &[("only", &store.uri(), 4)]);
@@ -115,13 +136,19 @@ fn three_broken_libraries_are_the_only_root_causes_of_three_hundred_jobs() {
 
     let verdict = json(&service, &["diff", &base, &head, "--json"]);
     let causes_named = verdict["rootCauses"].as_array().unwrap();
-    let names: BTreeSet<&str> = causes_named.iter().map(|cause| cause["name"].as_str().unwrap()).collect();
+    let names: BTreeSet<&str> = causes_named
+        .iter()
+        .map(|cause| cause["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, BTreeSet::from(BROKEN), "{}", verdict["sentence"]);
     for (bit, name) in BROKEN.iter().enumerate() {
         let cause = causes_named.iter().find(|cause| cause["name"] == *name).unwrap();
         let log = cause["logTail"].to_string();
         assert!(log.contains(&format!("error: {name} does not compile")), "{log}");
-        let above = jobs.iter().filter(|(_, node)| causes[*node] & (1 << bit) != 0 && *node != broken[bit]).count();
+        let above = jobs
+            .iter()
+            .filter(|(_, node)| causes[*node] & (1 << bit) != 0 && *node != broken[bit])
+            .count();
         assert_eq!(cause["blocks"], above, "{name}");
         assert_eq!(cause["onBase"], false, "{name}");
     }
