@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use nixci_protocol::io::{NarError, NarScanner};
 use nixci_protocol::types::{
     AddMethod, ContentAddress, ContentAddressMethod, Hash, HashAlgo, HashModulo, MakePathError, NarHash, PathInfo,
     StoreDir, StorePath, make_content_addressed_path,
@@ -46,6 +47,23 @@ pub enum VerifyError {
         got: NarHash,
         /// The hash that was promised.
         expected: NarHash,
+    },
+    /// The bytes have the hash that was promised and are no NAR, so that no store could take them.
+    #[error("the NAR of {path} is not one")]
+    Grammar {
+        /// The object.
+        path: StorePath,
+        /// What is wrong with it.
+        #[source]
+        source: Box<NarError>,
+    },
+    /// The NAR ends before its end, or goes on after it.
+    #[error("the NAR of {path} has {size} bytes, and its grammar ends elsewhere")]
+    End {
+        /// The object.
+        path: StorePath,
+        /// Bytes that came.
+        size: u64,
     },
     /// The content does not have the hash of the content address.
     #[error("the content of {path} has hash {got}, and its content address is {ca}")]
@@ -172,6 +190,7 @@ pub(super) struct Check {
     size: u64,
     nar: Sha256,
     content: ContentHash,
+    grammar: Result<NarScanner, NarError>,
 }
 
 /// The second hash, where the content address needs one.
@@ -219,6 +238,7 @@ impl Check {
             authority,
             size: 0,
             nar: Sha256::new(),
+            grammar: Ok(NarScanner::new()),
         }
     }
 
@@ -226,6 +246,12 @@ impl Check {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.size += bytes.len() as u64;
         self.nar.update(bytes);
+        // What comes after the end of the NAR is seen by the size alone.
+        if let Ok(scanner) = &mut self.grammar
+            && let Err(error) = scanner.push(bytes)
+        {
+            self.grammar = Err(error);
+        }
         match &mut self.content {
             ContentHash::None | ContentHash::Nar => {}
             ContentHash::Nar512(hash) => hash.update(bytes),
@@ -261,6 +287,21 @@ impl Check {
                 got: nar,
                 expected: info.info.nar_hash,
             });
+        }
+        match self.grammar {
+            Ok(scanner) if scanner.is_done() && scanner.offset() == self.size => {}
+            Ok(_) => {
+                return Err(VerifyError::End {
+                    path: path(),
+                    size: self.size,
+                });
+            }
+            Err(error) => {
+                return Err(VerifyError::Grammar {
+                    path: path(),
+                    source: Box::new(error),
+                });
+            }
         }
         let proven = match info.info.ca {
             None => false,

@@ -14,7 +14,7 @@ fn paths_that_follow_from_their_content_are_proven() {
     for object in [
         text("a.drv", b"Derive()", &[&lib.path]),
         source("src", file_nar(b"hello\n"), &[]),
-        source("src", b"any bytes".to_vec(), &[&lib.path]),
+        source("src", file_nar(b"any bytes"), &[&lib.path]),
     ] {
         let checked = check(object.clone(), Authority::Untrusted).unwrap();
         assert_eq!(checked.path, object.0.path);
@@ -96,11 +96,19 @@ fn lies_are_named_even_when_a_trusted_principal_tells_them() {
         method: ContentAddressMethod::Text,
         hash: Hash::sha256_of(b"x"),
     };
-    let error = check(
-        addressed("t", ca, b"not a NAR of a file".to_vec(), &[]),
-        Authority::Trusted,
-    )
-    .unwrap_err();
+    let link: Vec<u8> = ["nix-archive-1", "(", "type", "symlink", "target", "x", ")"]
+        .into_iter()
+        .flat_map(|word| {
+            let padding = word.len().next_multiple_of(8) - word.len();
+            [
+                &(word.len() as u64).to_le_bytes()[..],
+                word.as_bytes(),
+                &vec![0; padding],
+            ]
+            .concat()
+        })
+        .collect();
+    let error = check(addressed("t", ca, link, &[]), Authority::Trusted).unwrap_err();
     assert!(matches!(error, VerifyError::NotAFile { .. }), "{error}");
 }
 
@@ -118,4 +126,16 @@ fn what_proves_nothing_needs_somebody_to_vouch_for_it() {
     });
     let error = check((built, nar), Authority::Untrusted).unwrap_err();
     assert!(matches!(error, VerifyError::Unsupported { .. }), "{error}");
+}
+
+#[test]
+fn bytes_that_are_no_nar_are_refused_although_their_hash_is_right() {
+    for (nar, what) in [
+        (b"any bytes".to_vec(), "is not one"),
+        (file_nar(b"hello")[..60].to_vec(), "ends elsewhere"),
+        ([file_nar(b"hello"), b"and more".to_vec()].concat(), "ends elsewhere"),
+    ] {
+        let error = check(source("src", nar, &[]), Authority::Trusted).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
 }
