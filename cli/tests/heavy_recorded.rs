@@ -120,7 +120,10 @@ fn three_broken_libraries_are_the_only_root_causes_of_three_hundred_jobs() {
     jobs.truncate(JOBS);
     assert_eq!(jobs.len(), JOBS);
     // One more that needs none of the three.
-    let curl = Recorded::jobs(Set::Head).into_iter().find(|(attr, _)| attr == "curl").unwrap();
+    let curl = Recorded::jobs(Set::Head)
+        .into_iter()
+        .find(|(attr, _)| attr == "curl")
+        .unwrap();
     assert_eq!(causes[curl.1], 0);
     jobs.push(curl);
 
@@ -164,11 +167,17 @@ fn three_broken_libraries_are_the_only_root_causes_of_three_hundred_jobs() {
         assert_eq!(cause["onBase"], false, "{name}");
     }
     // Every one of these jobs was fine on base and is above a broken library now; nothing else is said to fail.
-    assert_eq!(verdict["counts"], serde_json::json!({ "newly-failing": JOBS, "unchanged": 1 }));
+    assert_eq!(
+        verdict["counts"],
+        serde_json::json!({ "newly-failing": JOBS, "unchanged": 1 })
+    );
     assert_eq!(verdict["conclusion"], "failure");
 
     // The log of a blocked job is that of its root cause.
-    let (attr, _) = jobs.iter().find(|(_, node)| causes[*node] != 0 && !broken.contains(node)).unwrap();
+    let (attr, _) = jobs
+        .iter()
+        .find(|(_, node)| causes[*node] != 0 && !broken.contains(node))
+        .unwrap();
     let log = service.command("nixci").args(["log", attr, &head]).output().unwrap();
     assert!(text(&log).contains("does not compile"), "{}", text(&log));
 }

@@ -122,6 +122,11 @@ async fn attempt(
     })
 }
 
+/// Whether what a store said is about itself, such as a full disk, and not about what it was asked for.
+pub(crate) fn is_about_the_store(message: &str) -> bool {
+    classify::from_words(message) == FailureClass::Store
+}
+
 /// What a store refuses to begin says nothing about the builder.
 fn remote_class(message: &str) -> FailureClass {
     match classify::from_words(message) {

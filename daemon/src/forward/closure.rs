@@ -7,8 +7,9 @@ use nixci_protocol::op;
 use nixci_protocol::types::StorePath;
 use nixci_store::negotiate::{Negotiation, Step};
 use nixci_store::spool::Spool;
-use nixci_store::upload::upload;
+use nixci_store::upload::{UploadError, upload};
 
+use crate::build;
 use crate::error::told;
 
 /// Paths in one question about validity.
@@ -23,6 +24,9 @@ pub(crate) enum ForwardError {
         /// The path, without its store directory.
         path: StorePath,
     },
+    /// The store will never take some of these objects, whose content it checks too.
+    #[error("the store refused the closure: {0}")]
+    Refused(String),
     /// The store, or the way to it.
     #[error("{0}")]
     Store(String),
@@ -79,6 +83,13 @@ pub(crate) async fn forward(
     let count = missing.len() as u64;
     upload(connection, spool, &missing, |_| ())
         .await
-        .map_err(|error| ForwardError::Store(told(&error)))?;
+        .map_err(|error| match &error {
+            UploadError::Store(client) if client.is_remote() && !build::is_about_the_store(&told(&error)) => {
+                ForwardError::Refused(told(&error))
+            }
+            UploadError::Store(_) | UploadError::Source(_) | UploadError::Object(_) => {
+                ForwardError::Store(told(&error))
+            }
+        })?;
     Ok(count)
 }

@@ -89,7 +89,7 @@ impl From<index::Error> for PlanError {
 impl From<ForwardError> for PlanError {
     fn from(error: ForwardError) -> Self {
         match error {
-            ForwardError::Missing { .. } => Self::Refused(told(&error)),
+            ForwardError::Missing { .. } | ForwardError::Refused(_) => Self::Refused(told(&error)),
             ForwardError::Store(_) | ForwardError::Spool(_) => Self::Store(told(&error)),
         }
     }
