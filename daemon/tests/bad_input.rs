@@ -1,5 +1,7 @@
 //! Bad input of every kind: one clear error, and nobody else notices.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! `kill -9` of the daemon and of its store's daemon, at random moments, round after round.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

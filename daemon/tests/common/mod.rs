@@ -114,7 +114,7 @@ pub(crate) async fn connect_stock(store: &TestDaemon) -> Connection {
     Connection::open(read, write, Hello::default()).await.unwrap()
 }
 
-/// What has to be uploaded for derivations: the body of an AddClosure.
+/// What has to be uploaded for derivations: the body of an `AddClosure`.
 pub(crate) async fn body_for(from: &TestDaemon, drvs: impl IntoIterator<Item = &String>) -> Vec<u8> {
     let dir = StoreDir::default();
     let roots: Vec<StorePath> = drvs.into_iter().map(|drv| dir.parse(drv).unwrap()).collect();
