@@ -1,6 +1,6 @@
 //! Stock clients of three versions, over the socket and over `ssh-ng://localhost?remote-program=`.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
