@@ -16,9 +16,11 @@ mod render;
 mod select;
 mod transfer;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Cli, Color};
 use exit::{Exit, Problem};
@@ -47,7 +49,28 @@ fn run(cli: Cli) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(|error| Problem::failed(format!("failed to start: {error}")))?
-        .block_on(command::run(cli))
+        .block_on(async {
+            tokio::select! {
+                // First: a command that knows what an interrupt means to it, such as `watch`, answers itself.
+                biased;
+                result = command::run(cli) => result,
+                interrupted = interrupted() => Err(match interrupted {
+                    Ok(()) => Problem::new(Exit::Unfinished, "interrupted; what was submitted before goes on at the daemon"),
+                    Err(error) => Problem::failed(format!("failed to listen for signals: {error}")),
+                }),
+            }
+        })
+}
+
+/// Waits for SIGINT or SIGTERM. The command is dropped then, and with it the evaluators it has started.
+async fn interrupted() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 /// What the libraries say goes to standard error: warnings; with `-v` what they do; with `-vv` all.
