@@ -72,6 +72,7 @@ struct Watch<'w> {
     by_drv: HashMap<DrvId, Vec<usize>>,
     told: HashSet<AttrPath>,
     last: Option<Event>,
+    told_at: Option<Instant>,
 }
 
 /// What to look at again.
@@ -95,6 +96,7 @@ impl<'w> Watch<'w> {
             by_drv: HashMap::new(),
             told: HashSet::new(),
             last: None,
+            told_at: None,
         }
     }
 
@@ -191,9 +193,11 @@ impl<'w> Watch<'w> {
             running,
             builds_left,
         };
-        if self.last.as_ref() != Some(&event) {
+        let is_early = self.told_at.is_some_and(|at| at.elapsed() < PAUSE);
+        if self.last.as_ref() != Some(&event) && (is_over || !is_early) {
             self.send(event.clone()).await?;
             self.last = Some(event);
+            self.told_at = Some(Instant::now());
         }
         if is_over {
             let verdict = Box::new(reader.verdict(&self.which, None).await?);
@@ -223,8 +227,12 @@ impl<'w> Watch<'w> {
                 },
                 changed = self.evaluations.recv() => match changed {
                     Ok(evaluation) => {
-                        stale.everything |= evaluation == self.evaluation;
-                        evaluation == self.evaluation
+                        if evaluation == self.evaluation {
+                            // It got jobs or came to its end: whoever waits for that waits no longer.
+                            stale.everything = true;
+                            return Ok(stale);
+                        }
+                        false
                     }
                     Err(RecvError::Lagged(_)) => {
                         stale.everything = true;
