@@ -91,7 +91,10 @@ async fn persist(socket: &Path, body: &[u8], key: &str, drvs: &BTreeMap<String, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heavy_every_job_ends_right_whatever_is_killed() {
-    let store = TestDaemon::start(NixVersion::V2_34);
+    // A store waits for the lock of a build that is being killed; unless told, it looks again every five seconds.
+    let store = TestDaemon::builder(NixVersion::V2_34)
+        .config("build-poll-interval = 1")
+        .start();
     let evaluator = TestDaemon::start(NixVersion::V2_34);
     let locks = store.scratch().join("gates/locks");
     std::fs::create_dir_all(&locks).unwrap();
