@@ -1,7 +1,5 @@
 //! A store checks what it takes once more. What it refuses is the fault of one derivation, not of the store.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::collections::BTreeSet;

@@ -15,6 +15,7 @@
 mod evaluation;
 mod event;
 mod graph;
+mod life;
 mod queue;
 mod state;
 mod store;
