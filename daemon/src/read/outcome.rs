@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use nixci_protocol::nixci::control::{AttemptId, EvaluationState};
-use nixci_protocol::nixci::outcome::{FailureClass, Outcome};
+use nixci_protocol::nixci::outcome::Outcome;
 use nixci_protocol::types::StoreDir;
 use nixci_store::index::outcomes::{self, Standing};
 use nixci_store::index::{self, DrvId, derivations};
@@ -61,7 +61,11 @@ impl Reader {
     ///
     /// The scheduler is asked first: what ends between the two questions is then found in the index.
     pub(crate) async fn outcomes(&self, drvs: Vec<DrvId>, idle: Idle) -> Result<HashMap<DrvId, Known>, ReadError> {
-        let live = self.scheduler.live(drvs.clone()).await?;
+        let mut live = self.scheduler.live(drvs.clone()).await?;
+        if idle == Idle::Over {
+            // What still moves does so for another evaluation, or is being stopped: not for this one.
+            live.retain(|_, state| state.is_final());
+        }
         let dir = self.store_dir.clone();
         Ok(self
             .index
@@ -154,10 +158,10 @@ fn combine(
             Some(LiveState::Blocked(_)) => blocked.get(drv).map_or_else(|| plain(idle.outcome(), None), is_blocked),
             None => match standing {
                 Standing::Succeeded { how, .. } => plain(Outcome::Succeeded { how: *how }, tried),
-                Standing::Failed {
-                    class: FailureClass::Store,
-                    ..
-                } if idle == Idle::Soon => plain(idle.outcome(), tried),
+                // Whether an old failure still stands, and what it blocks, is for the plan to say.
+                Standing::Failed { .. } | Standing::Open | Standing::Cancelled { .. } if idle == Idle::Soon => {
+                    plain(idle.outcome(), tried)
+                }
                 Standing::Failed { class, .. } => plain(Outcome::Failed { class: *class }, tried),
                 Standing::Open | Standing::Cancelled { .. } => match (blocked.get(drv), standing) {
                     (Some(by), _) => is_blocked(by),
