@@ -126,11 +126,7 @@ pub(super) async fn log(
 ) -> Result<Response, HttpError> {
     let id = select::attempt(&id)?;
     site.reader.attempt(id).await?;
-    let slot = site
-        .streams
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| HttpError::busy())?;
+    let slot = site.stream_slot()?;
     let follows = query
         .follow
         .is_some_and(|follow| !matches!(follow.as_str(), "0" | "false"));

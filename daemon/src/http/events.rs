@@ -53,11 +53,7 @@ pub(super) async fn evaluation(
     Query(query): Query<PageQuery>,
 ) -> Result<Events, HttpError> {
     let which = Selector::Evaluation(select::evaluation(&id)?);
-    let slot = site
-        .streams
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| HttpError::busy())?;
+    let slot = site.stream_slot()?;
     let view = load(&site, &which, &query).await?;
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(follow_evaluation(site, which, query, view, sender, slot));
@@ -167,11 +163,7 @@ pub(super) async fn log(
 ) -> Result<Events, HttpError> {
     let id = select::attempt(&id)?;
     site.reader.attempt(id).await?;
-    let slot = site
-        .streams
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| HttpError::busy())?;
+    let slot = site.stream_slot()?;
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(follow_log(
         site.reader.follow_log(id),

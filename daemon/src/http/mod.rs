@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use self::metrics::attempt_ended;
 use crate::read::Reader;
@@ -37,6 +37,14 @@ pub(crate) struct Site {
     reader: Reader,
     streams: Arc<Semaphore>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
+}
+
+impl Site {
+    /// A place among the answers that do not end by themselves; none is waited for.
+    fn stream_slot(&self) -> Result<OwnedSemaphorePermit, error::HttpError> {
+        let slot = self.streams.clone().try_acquire_owned();
+        slot.map_err(|_| error::HttpError::busy())
+    }
 }
 
 /// All that is served over HTTP.

@@ -144,40 +144,33 @@ impl ObjectSource for LocalStore {
     async fn references(&self, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>, SourceError> {
         let (drvs, others) = split(paths);
         let (read, asked) = tokio::try_join!(read::references(self, drvs), self.ask(others))?;
-        let mut asked = asked.into_iter().map(|info| info.info.references.into_iter().collect());
-        let mut read = read.into_iter();
-        Ok(paths
-            .iter()
-            .filter_map(|path| {
-                if path.is_derivation() {
-                    read.next()
-                } else {
-                    asked.next()
-                }
-            })
-            .collect())
+        let asked = asked.into_iter().map(|info| info.info.references.into_iter().collect());
+        Ok(rejoin(paths, read, asked))
     }
 
     async fn objects(&self, paths: &[StorePath]) -> Result<Vec<Object>, SourceError> {
         let (drvs, others) = split(paths);
         let asked = async { read::small(self, self.ask(others).await?).await };
         let (read, asked) = tokio::try_join!(read::derivations(self, drvs), asked)?;
-        let (mut read, mut asked) = (read.into_iter(), asked.into_iter());
-        Ok(paths
-            .iter()
-            .filter_map(|path| {
-                if path.is_derivation() {
-                    read.next()
-                } else {
-                    asked.next()
-                }
-            })
-            .collect())
+        Ok(rejoin(paths, read, asked))
     }
 
     async fn nar(&self, path: &StorePath) -> Result<NarReader, SourceError> {
         Ok(Box::new(read::nar(self, path)))
     }
+}
+
+/// What was found about both halves of a [`split`], in the order of the paths again.
+fn rejoin<T>(paths: &[StorePath], drvs: impl IntoIterator<Item = T>, others: impl IntoIterator<Item = T>) -> Vec<T> {
+    let (mut drvs, mut others) = (drvs.into_iter(), others.into_iter());
+    let found = |path: &StorePath| {
+        if path.is_derivation() {
+            drvs.next()
+        } else {
+            others.next()
+        }
+    };
+    paths.iter().filter_map(found).collect()
 }
 
 fn split(paths: &[StorePath]) -> (Vec<DrvPath>, Vec<StorePath>) {
