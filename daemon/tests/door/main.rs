@@ -1,0 +1,9 @@
+//! The daemon as stock clients, and hostile ones, meet it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod client;
+mod stock;
