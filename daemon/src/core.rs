@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::config::{self, Config};
 use crate::forward::Holders;
+use crate::objects::Objects;
 use crate::scheduler::{Scheduler, StoreId};
 use crate::shutdown::Shutdown;
 use crate::submit::Attendance;
@@ -26,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) logs: Logs,
     pub(crate) scheduler: Scheduler,
     pub(crate) stores: Vec<BuildStore>,
+    /// Store objects, wherever they are.
+    pub(crate) objects: Objects,
     /// The address of the pages, without a trailing slash.
     pub(crate) pages: Option<String>,
     pub(crate) stop: Shutdown,

@@ -22,6 +22,7 @@ pub mod http;
 mod listen;
 mod logs;
 mod notify;
+mod objects;
 mod principal;
 pub mod read;
 mod recovery;

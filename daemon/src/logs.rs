@@ -18,6 +18,8 @@ use crate::error::{CiError, told};
 
 /// Events that wait for a slow reader.
 const EVENTS: usize = 256;
+/// Derivations that make one output and are looked at for a log.
+const MAKERS: u32 = 16;
 /// How often the record of an attempt is looked at between the end of its log and its own.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -159,6 +161,19 @@ fn of_path(conn: &Connection, path: &StorePath) -> index::Result<Option<AttemptR
         Some(Some(drv)) => last(conn, *drv),
         Some(None) | None => Ok(None),
     }
+}
+
+/// The attempt at a derivation, or at one that makes this output.
+pub(crate) fn of_object(conn: &Connection, path: &StorePath) -> index::Result<Option<AttemptRow>> {
+    if path.is_derivation() {
+        return of_path(conn, path);
+    }
+    for drv in derivations::makers(conn, path, MAKERS)? {
+        if let Some(attempt) = last(conn, drv)? {
+            return Ok(Some(attempt));
+        }
+    }
+    Ok(None)
 }
 
 fn of_job(conn: &Connection, drv: DrvId) -> index::Result<Option<AttemptRow>> {

@@ -20,6 +20,7 @@ use crate::door::Door;
 use crate::error::{StartError, told};
 use crate::forward::Holders;
 use crate::listen::{self, StateLock};
+use crate::objects::Objects;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::submit::{self, Attendance};
@@ -30,6 +31,8 @@ const EVALUATION_CHANGES: usize = 1_024;
 
 /// Connections to a store besides one per build.
 const SPARE_CONNECTIONS: usize = 2;
+/// Connections to a store for questions and NARs.
+const READING_CONNECTIONS: usize = 16;
 /// How long HTTP responses that are being sent may take once the stop has begun.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 
@@ -52,6 +55,7 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
     let stores = stores(&config)?;
+    let readers = readers(&config)?;
     let (index, spool, logs) = open(&config).await?;
     let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
     let http = match config.listen.http {
@@ -66,7 +70,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         features: store.features.clone(),
     });
     let (scheduler, actions) = Scheduler::spawn(specs.collect());
+    let objects = Objects::new(
+        index.clone(),
+        spool.clone(),
+        logs.clone(),
+        readers,
+        config.listen.writes,
+    );
     let core = Arc::new(Core {
+        objects,
         index,
         spool,
         logs,
@@ -141,6 +153,26 @@ fn stores(config: &Config) -> Result<Vec<BuildStore>, StartError> {
                 remote: Remote::new(&store.name, uri, options),
                 uploading: Semaphore::new(1),
             })
+        })
+        .collect()
+}
+
+/// The same stores once more, with connections for questions: those must not wait for builds, nor builds for them.
+fn readers(config: &Config) -> Result<Vec<Remote>, StartError> {
+    config
+        .stores
+        .iter()
+        .map(|store| {
+            let uri: StoreUri = store.uri.parse().map_err(|error: StoreUriError| StartError::Store {
+                name: store.name.clone(),
+                source: Box::new(error),
+            })?;
+            let options = RemoteOptions {
+                max_connections: READING_CONNECTIONS,
+                store_dir: config.store_dir.clone(),
+                ..RemoteOptions::default()
+            };
+            Ok(Remote::new(&store.name, uri, options))
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
-use nixci_protocol::types::{OutputName, StorePath};
+use nixci_protocol::types::{OutputName, StorePath, nix32};
 use nixci_store::index::derivations;
 
 use super::session::{Session, refuse};
@@ -12,11 +12,10 @@ use crate::core::Core;
 
 type Answered = Result<Reply, HandlerError>;
 
-pub(super) async fn is_valid(session: &mut Session, request: op::IsValidPath, exchange: &mut Exchange<'_>) -> Answered {
-    if session.spooled(&request.path) {
-        return Ok(Reply::Bool(true));
-    }
-    session.upstream.ask(&request, exchange).await
+pub(super) async fn is_valid(session: &mut Session, request: op::IsValidPath) -> Answered {
+    let asked = BTreeSet::from([request.path]);
+    let valid = session.ci.core.objects.valid(asked).await;
+    Ok(Reply::Bool(!valid.map_err(|error| refuse(&error))?.is_empty()))
 }
 
 pub(super) async fn valid_paths(
@@ -24,33 +23,26 @@ pub(super) async fn valid_paths(
     mut request: op::QueryValidPaths,
     exchange: &mut Exchange<'_>,
 ) -> Answered {
-    let (mut here, rest): (BTreeSet<StorePath>, BTreeSet<StorePath>) =
-        request.paths.into_iter().partition(|path| session.spooled(path));
-    if !rest.is_empty() {
-        request.paths = rest;
-        here.extend(session.upstream.call(&request, exchange).await?);
+    let objects = &session.ci.core.objects;
+    if !request.substitute {
+        let valid = objects.valid(request.paths).await;
+        return Ok(Reply::Paths(valid.map_err(|error| refuse(&error))?));
     }
-    Ok(Reply::Paths(here))
+    let mut valid = objects
+        .valid(request.paths.clone())
+        .await
+        .map_err(|error| refuse(&error))?;
+    request.paths.retain(|path| !valid.contains(path));
+    if !request.paths.is_empty() {
+        valid.extend(session.upstream.call(&request, exchange).await?);
+    }
+    Ok(Reply::Paths(valid))
 }
 
-pub(super) async fn path_info(
-    session: &mut Session,
-    request: op::QueryPathInfo,
-    exchange: &mut Exchange<'_>,
-) -> Answered {
-    if session.spooled(&request.path) {
-        let info = session
-            .ci
-            .core
-            .spool
-            .info(&request.path)
-            .await
-            .map_err(|error| refuse(&error))?;
-        if let Some(info) = info {
-            return Ok(Reply::PathInfo(Some(info.info)));
-        }
-    }
-    session.upstream.ask(&request, exchange).await
+pub(super) async fn path_info(session: &mut Session, request: op::QueryPathInfo) -> Answered {
+    let info = session.ci.core.objects.info(&request.path).await;
+    let info = info.map_err(|error| refuse(&error))?;
+    Ok(Reply::PathInfo(info.map(|info| info.info.clone())))
 }
 
 pub(super) async fn referrers(
@@ -66,17 +58,11 @@ pub(super) async fn referrers(
 }
 
 pub(super) async fn deriver(session: &mut Session, request: op::QueryDeriver, exchange: &mut Exchange<'_>) -> Answered {
-    if session.spooled(&request.path) {
-        let info = session
-            .ci
-            .core
-            .spool
-            .info(&request.path)
-            .await
-            .map_err(|error| refuse(&error))?;
-        return Ok(Reply::MaybePath(info.and_then(|info| info.info.deriver)));
+    let info = session.ci.core.objects.info(&request.path).await;
+    match info.map_err(|error| refuse(&error))? {
+        Some(info) => Ok(Reply::MaybePath(info.info.deriver.clone())),
+        None => session.upstream.ask(&request, exchange).await,
     }
-    session.upstream.ask(&request, exchange).await
 }
 
 pub(super) async fn valid_derivers(
@@ -104,7 +90,12 @@ pub(super) async fn hash_part(
     request: op::QueryPathFromHashPart,
     exchange: &mut Exchange<'_>,
 ) -> Answered {
-    session.upstream.ask(&request, exchange).await
+    let digest: Option<[u8; 20]> = nix32::decode(request.hash_part.as_bytes()).ok();
+    let Some(digest) = digest else {
+        return session.upstream.ask(&request, exchange).await;
+    };
+    let found = session.ci.core.objects.by_hash_part(&digest).await;
+    Ok(Reply::MaybePath(found.map_err(|error| refuse(&error))?))
 }
 
 /// The outputs of a derivation that the index knows, where all have paths before they are built.
@@ -178,30 +169,13 @@ async fn send(session: &mut Session, path: &StorePath) -> Result<(), HandlerErro
 }
 
 pub(super) async fn nar(session: &mut Session, request: op::NarFromPath) -> Answered {
-    let path = request.path;
-    if session.spooled(&path) {
-        let spool = &session.ci.core.spool;
-        let info = spool.info(&path).await.map_err(|error| refuse(&error))?;
-        if let Some(info) = info {
-            let reader = spool.nar(&path).await.map_err(|error| refuse(&error))?;
-            let Some(reader) = reader else {
-                return Err(HandlerError::new(format!("{path} is gone from the spool")));
-            };
-            return Ok(Reply::Nar(op::Nar {
-                size: info.info.nar_size,
-                reader: Box::new(reader),
-            }));
+    // Asked before anything is promised: a NAR cannot be taken back once it began.
+    let nar = session.ci.core.objects.nar(&request.path).await;
+    match nar.map_err(|error| refuse(&error))? {
+        Some(nar) => Ok(Reply::Nar(nar)),
+        None => {
+            let path = session.ci.core.config.store_dir.display(&request.path).to_string();
+            Err(HandlerError::new(format!("path '{path}' is not valid")))
         }
     }
-    // Asked before anything is promised: a NAR cannot be taken back once it began.
-    let connection = session.upstream.connection().await?;
-    let info = connection
-        .call(&op::QueryPathInfo { path: path.clone() }, &mut ())
-        .await
-        .map_err(|error| refuse(&error))?;
-    let Some(info) = info else {
-        let path = session.ci.core.config.store_dir.display(&path).to_string();
-        return Err(HandlerError::new(format!("path '{path}' is not valid")));
-    };
-    session.upstream.nar(path, info.nar_size).await
 }

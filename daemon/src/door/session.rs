@@ -7,7 +7,6 @@ use nixci_protocol::types::StorePath;
 use super::upstream::Upstream;
 use super::{add, builds, control, options, query};
 use crate::ci::Ci;
-use crate::config::Writes;
 use crate::error::told;
 use crate::principal::Principal;
 use crate::submit::Attending;
@@ -34,10 +33,7 @@ impl Session {
     /// Whether the spool has a path and may answer for it. Where clients look for paths on a disk they
     /// share with the store behind, only that store's word counts.
     pub(super) fn spooled(&self, path: &StorePath) -> bool {
-        match self.ci.core.config.listen.writes {
-            Writes::Spool => self.ci.core.spool.contains(path),
-            Writes::Through => false,
-        }
+        self.ci.core.objects.spooled(path)
     }
 }
 
@@ -53,9 +49,9 @@ fn unsupported(what: &str, instead: &str) -> HandlerError {
 impl Handler for Session {
     async fn handle(&mut self, request: Request, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError> {
         match request {
-            Request::IsValidPath(request) => query::is_valid(self, request, exchange).await,
+            Request::IsValidPath(request) => query::is_valid(self, request).await,
             Request::QueryValidPaths(request) => query::valid_paths(self, request, exchange).await,
-            Request::QueryPathInfo(request) => query::path_info(self, request, exchange).await,
+            Request::QueryPathInfo(request) => query::path_info(self, request).await,
             Request::QueryReferrers(request) => query::referrers(self, request, exchange).await,
             Request::QueryDeriver(request) => query::deriver(self, request, exchange).await,
             Request::QueryValidDerivers(request) => query::valid_derivers(self, request, exchange).await,

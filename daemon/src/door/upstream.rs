@@ -4,21 +4,16 @@ use std::sync::Arc;
 
 use nixci_protocol::client::{Connection, LogSink};
 use nixci_protocol::log::LogMessage;
-use nixci_protocol::op::{Ack, Call, Nar, Reply, SetOptions};
+use nixci_protocol::op::{Ack, Call, Reply, SetOptions};
 use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::StorePath;
 use nixci_store::remote::Link;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::session::refuse;
 use crate::core::{BuildStore, Core};
 use crate::error::told;
 use crate::forward;
-
-/// Bytes of a NAR on its way from the store to the client.
-const PIPE: usize = 256 * 1024;
 
 /// The connection, once it is needed.
 pub(super) struct Upstream {
@@ -30,8 +25,6 @@ pub(super) struct Upstream {
 enum State {
     None,
     Ready(Box<Link>),
-    /// A NAR is being read from it; it comes back whole or not at all.
-    Lent(oneshot::Receiver<Box<Link>>),
 }
 
 /// Passes what the store says on to the client.
@@ -65,7 +58,6 @@ impl Upstream {
         let kept = match std::mem::replace(&mut self.state, State::None) {
             State::None => None,
             State::Ready(connection) => Some(connection),
-            State::Lent(back) => back.await.ok(),
         };
         let connection = if let Some(connection) = kept.filter(|connection| connection.is_reusable()) {
             connection
@@ -79,7 +71,7 @@ impl Upstream {
         self.state = State::Ready(connection);
         match &mut self.state {
             State::Ready(connection) => Ok(connection),
-            State::None | State::Lent(_) => Err(HandlerError::new("the store behind this door is gone".to_owned())),
+            State::None => Err(HandlerError::new("the store behind this door is gone".to_owned())),
         }
     }
 
@@ -141,30 +133,6 @@ impl Upstream {
             .await
             .map(drop)
             .map_err(|error| refuse(&error))
-    }
-
-    /// Lends the connection to a task that reads a NAR into a pipe.
-    pub(super) async fn nar(&mut self, path: StorePath, size: u64) -> Result<Reply, HandlerError> {
-        self.connection().await?;
-        let State::Ready(mut connection) = std::mem::replace(&mut self.state, State::None) else {
-            return Err(HandlerError::new("the store behind this door is gone".to_owned()));
-        };
-        let (back, lent) = oneshot::channel();
-        self.state = State::Lent(lent);
-        let (mut sink, reader) = tokio::io::duplex(PIPE);
-        tokio::spawn(async move {
-            match connection.nar_from_path(&path, size, &mut sink, &mut ()).await {
-                Ok(()) => {
-                    drop(sink.shutdown().await);
-                    drop(back.send(connection));
-                }
-                Err(error) => debug!(%path, "failed to read {path} from the store: {}", told(&error)),
-            }
-        });
-        Ok(Reply::Nar(Nar {
-            size,
-            reader: Box::new(reader),
-        }))
     }
 }
 

@@ -1,0 +1,77 @@
+//! One store behind the doors, asked in batches.
+
+use std::collections::BTreeSet;
+
+use nixci_protocol::client;
+use nixci_protocol::op::{self, Call};
+use nixci_protocol::types::{PathInfo, StorePath};
+use nixci_store::remote::Remote;
+
+use super::ObjectError;
+
+/// Paths in one `QueryValidPaths`.
+const PATHS_PER_QUESTION: usize = 20_000;
+/// `QueryPathInfo`s that are sent ahead of their answers.
+const INFOS_AT_ONCE: usize = 4_096;
+
+/// A store, and connections for questions that nobody's options change.
+#[derive(Debug)]
+pub(super) struct Behind {
+    pub(super) name: String,
+    pub(super) remote: Remote,
+}
+
+impl Behind {
+    pub(super) fn failed(&self, source: client::Error) -> ObjectError {
+        ObjectError::Store {
+            store: self.name.clone(),
+            source,
+        }
+    }
+
+    /// Asks one thing.
+    pub(super) async fn ask<R: Call>(&self, question: &R) -> Result<R::Reply, ObjectError> {
+        let mut connection = self.remote.acquire().await?;
+        connection
+            .call(question, &mut ())
+            .await
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The valid ones among these.
+    pub(super) async fn valid(&self, paths: &BTreeSet<StorePath>) -> Result<BTreeSet<StorePath>, ObjectError> {
+        let mut valid = BTreeSet::new();
+        let mut connection = self.remote.acquire().await?;
+        let mut left = paths.iter();
+        loop {
+            let paths: BTreeSet<StorePath> = left.by_ref().take(PATHS_PER_QUESTION).cloned().collect();
+            if paths.is_empty() {
+                return Ok(valid);
+            }
+            let question = op::QueryValidPaths {
+                paths,
+                substitute: false,
+            };
+            let found = connection.call(&question, &mut ()).await;
+            valid.append(&mut found.map_err(|error| self.failed(error))?);
+        }
+    }
+
+    /// What it knows of these, in the order given.
+    pub(super) async fn infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>, ObjectError> {
+        let mut infos = Vec::with_capacity(paths.len());
+        let mut connection = self.remote.acquire().await?;
+        for some in paths.chunks(INFOS_AT_ONCE) {
+            let questions: Vec<_> = some.iter().cloned().map(|path| op::QueryPathInfo { path }).collect();
+            let answers = connection.call_all(&questions, &mut ()).await;
+            let answers = answers.map_err(|error| self.failed(error))?;
+            infos.extend(some.iter().zip(answers).map(|(path, info)| {
+                info.map(|info| PathInfo {
+                    path: path.clone(),
+                    info,
+                })
+            }));
+        }
+        Ok(infos)
+    }
+}
