@@ -20,13 +20,14 @@ pub struct SignatureError(String);
 impl Signature {
     /// Puts a signature together; the name must be neither empty nor contain a colon.
     pub fn new(name: &str, bytes: [u8; 64]) -> Result<Self, SignatureError> {
-        if name.is_empty() || name.contains(':') {
+        if !check_key_name(name) {
             return Err(SignatureError(shorten(name)));
         }
-        Ok(Self {
-            name: name.into(),
-            bytes,
-        })
+        Ok(Self::from_parts(name.into(), bytes))
+    }
+
+    pub(super) fn from_parts(name: Box<str>, bytes: [u8; 64]) -> Self {
+        Self { name, bytes }
     }
 
     /// The name of the key.
@@ -46,6 +47,11 @@ impl Signature {
     pub fn base64(&self) -> String {
         BASE64.encode(&self.bytes)
     }
+}
+
+/// Whether a key may have this name.
+pub(super) fn check_key_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(':')
 }
 
 impl FromStr for Signature {
