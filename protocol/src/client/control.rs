@@ -67,7 +67,7 @@ impl Connection {
     }
 }
 
-/// A JSON text within `max-control`.
+/// A JSON text within `max_control`.
 struct Json(String);
 
 impl Wire for Json {

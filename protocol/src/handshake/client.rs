@@ -78,7 +78,7 @@ impl ClientHandshake {
                     let version = common_version(self.offer.version, theirs)?;
                     let with_features = version >= Version::FEATURES;
                     if with_features {
-                        put_features(&self.offer, out);
+                        put_features(&self.offer.features.iter().cloned().collect(), out);
                     }
                     // No CPU affinity, no reserved space: both obsolete, both read by every server.
                     put_number(0, out);

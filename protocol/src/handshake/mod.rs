@@ -37,7 +37,7 @@ pub enum HandshakeError {
     #[error("the peer speaks protocol {0}, we need 1.18 or a later 1.x")]
     Version(Version),
     /// More features than allowed.
-    #[error("the peer lists {count} features, which exceeds max-features ({max})")]
+    #[error("the peer lists {count} features, which exceeds max_features ({max})")]
     Features {
         /// How many.
         count: u64,
@@ -110,8 +110,7 @@ fn common_version(ours: Version, theirs: Version) -> Result<Version, HandshakeEr
     Ok(common)
 }
 
-fn put_features(offer: &Offer, out: &mut BytesMut) {
-    let features: BTreeSet<&String> = offer.features.iter().collect();
+fn put_features(features: &BTreeSet<String>, out: &mut BytesMut) {
     put_number(features.len() as u64, out);
     for feature in features {
         put_string(feature.as_bytes(), out);

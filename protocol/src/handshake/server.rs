@@ -67,8 +67,10 @@ impl ServerHandshake {
             if !features.take(&self.offer, rest)? {
                 return Ok(Step::Waits);
             }
-            put_features(&self.offer, out);
+            // Only what the client listed itself: what is ours alone is not shown to who does not know it, and the
+            // features in common are the same either way.
             let common = std::mem::take(&mut features.common);
+            put_features(&common, out);
             self.state = ServerState::Affinity(negotiated(&self.offer, *version, common));
         }
         if let ServerState::Done = self.state {

@@ -66,6 +66,27 @@ fn features_are_those_of_both() {
 }
 
 #[test]
+fn a_server_shows_a_client_only_features_it_listed() {
+    for (listed, shown) in [(&["x-other"][..], &[][..]), (&["mine", "x-other", "mine"], &["mine"])] {
+        let mut to_client = BytesMut::new();
+        let mut server = server(offer(38, &["mine", "ours"]));
+        let mut heard = BytesMut::from(&b"cxin\0\0\0\0"[..]);
+        put_number(0x126, &mut heard);
+        put_number(listed.len() as u64, &mut heard);
+        for name in listed {
+            put_string(name.as_bytes(), &mut heard);
+        }
+        server.receive(&heard, &mut to_client).unwrap();
+        let mut expected = BytesMut::new();
+        put_number(shown.len() as u64, &mut expected);
+        for name in shown {
+            put_string(name.as_bytes(), &mut expected);
+        }
+        assert_eq!(to_client[16..], expected[..]);
+    }
+}
+
+#[test]
 fn unknown_features_in_any_number_are_overlooked() {
     let many: Vec<_> = (0..50_000).map(|n| format!("feature-{n}")).collect();
     let mut ours = offer(38, &["known"]);
@@ -80,7 +101,7 @@ fn unknown_features_in_any_number_are_overlooked() {
     let error = talk(ours, theirs, 64 * 1024).unwrap_err().to_string();
     assert_eq!(
         error,
-        "the peer lists 50001 features, which exceeds max-features (50000)"
+        "the peer lists 50001 features, which exceeds max_features (50000)"
     );
 }
 

@@ -166,6 +166,11 @@ impl<R: AsyncRead + Send + Unpin> PathStreamReader<R> {
             return Ok(None);
         }
         self.info_left = self.on.limits.max_message;
+        let limit = self.on.limits.paths();
+        if self.paths == limit.max {
+            let count = self.paths + 1;
+            return Err(WireError::TooManyItems { count, limit }.into());
+        }
         let info: PathInfo = read(self).await?;
         self.paths += 1;
         self.nar_left = info.info.nar_size;
@@ -197,7 +202,7 @@ impl<R: AsyncRead + Send + Unpin> PathStreamReader<R> {
             },
             (StreamKind::Counted, Some(count)) => Ok(self.paths < count),
             (StreamKind::Counted, None) => {
-                let paths = self.parse(|on, input| count(on.limits.items(), input)).await?;
+                let paths = self.parse(|on, input| count(on.limits.paths(), input)).await?;
                 self.count = Some(paths);
                 Ok(paths > 0)
             }

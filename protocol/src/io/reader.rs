@@ -1,9 +1,10 @@
 use std::io;
-use std::pin::pin;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::BoxRead;
 
@@ -13,10 +14,15 @@ pub(crate) const BUFFER: usize = 64 * 1024;
 /// A buffer that grew beyond this for one big value is given back when it is empty.
 const KEPT: usize = 16 * BUFFER;
 
+/// Bytes that a peer who was silent may send before a buffer is taken for it.
+const FIRST: usize = 4 * 1024;
+
 /// A peer's bytes, buffered.
 pub(crate) struct Reader {
     inner: BoxRead,
     buffer: BytesMut,
+    /// There is no buffer until something comes.
+    resting: bool,
     ended: bool,
 }
 
@@ -25,6 +31,7 @@ impl Reader {
         Self {
             inner,
             buffer: BytesMut::new(),
+            resting: true,
             ended: false,
         }
     }
@@ -38,6 +45,14 @@ impl Reader {
         self.buffer.advance(bytes);
         if self.buffer.is_empty() && self.buffer.capacity() > KEPT {
             self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Nothing is expected soon: an empty buffer is given back until something comes.
+    pub(crate) fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.resting = true;
         }
     }
 
@@ -62,8 +77,17 @@ impl Reader {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
-        self.buffer.reserve(BUFFER);
-        let taken = ready!(pin!(self.inner.read_buf(&mut self.buffer)).poll(cx))?;
+        let taken = if self.resting {
+            let mut first = [MaybeUninit::uninit(); FIRST];
+            let mut first = ReadBuf::uninit(&mut first);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut first))?;
+            self.resting = false;
+            self.buffer.extend_from_slice(first.filled());
+            first.filled().len()
+        } else {
+            self.buffer.reserve(BUFFER);
+            ready!(pin!(self.inner.read_buf(&mut self.buffer)).poll(cx))?
+        };
         self.ended = taken == 0;
         Poll::Ready(Ok(taken))
     }

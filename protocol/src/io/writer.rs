@@ -7,6 +7,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::BoxWrite;
 
+/// What a buffer may have and stay while a peer is silent.
+const KEPT: usize = 512;
+
 /// Bytes for a peer, buffered until they are flushed.
 pub(crate) struct Writer {
     inner: BoxWrite,
@@ -18,6 +21,13 @@ impl Writer {
         Self {
             inner,
             out: BytesMut::new(),
+        }
+    }
+
+    /// Nothing is to be said soon: an empty buffer is given back.
+    pub(crate) fn rest(&mut self) {
+        if self.out.is_empty() && self.out.capacity() > KEPT {
+            self.out = BytesMut::new();
         }
     }
 

@@ -117,7 +117,7 @@ impl Wire for Bitmap {
     }
 }
 
-/// Asks or tells the daemon something in JSON, within `max-control`.
+/// Asks or tells the daemon something in JSON, within `max_control`.
 ///
 /// The reply is [`CONTROL_VALUE`] and one string, or [`CONTROL_LINES`] and frames of JSON lines.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -168,7 +168,7 @@ fn poll_body(
                 let max = on.limits.max_frame;
                 if length > max {
                     return Poll::Ready(Err(invalid(format!(
-                        "frame of {length} bytes exceeds max-frame ({max})"
+                        "frame of {length} bytes exceeds max_frame ({max})"
                     ))));
                 }
                 *body = Body::Framed { left: length };

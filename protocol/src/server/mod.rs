@@ -8,12 +8,14 @@
 mod body;
 mod error;
 mod exchange;
+mod greet;
 mod serve;
 
 pub use body::FramedBody;
 pub use error::{HandlerError, ServeError};
 pub use exchange::Exchange;
-pub use serve::{ServerHello, refuse, serve};
+pub use greet::{Greeted, ServerHello, greet, refuse};
+pub use serve::serve;
 
 use crate::op::{Reply, Request};
 

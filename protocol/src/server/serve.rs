@@ -1,36 +1,17 @@
 use std::io;
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
 use super::body::{Body, Input};
-use super::{Exchange, Handler, HandlerError, ServeError};
-use crate::handshake::{HandshakeError, Offer, ServerHandshake};
-use crate::io::{BUFFER, Decoder, ReadError, Reader, Writer, put_frame};
+use super::{Exchange, Greeted, Handler, HandlerError, ServeError, ServerHello, greet};
+use crate::io::{BUFFER, Decoder, ReadError, Writer, put_frame};
 use crate::log::{Incoming, RemoteError};
 use crate::op::{JsonLines, Nar, Reply, Request};
-use crate::types::{StoreDir, Trust};
-use crate::version::Version;
-use crate::wire::{Limits, Negotiated, Wire};
+use crate::wire::{Negotiated, Wire};
 
 /// Bytes in a frame that we send.
 const FRAME: usize = 256 * 1024;
-
-/// What a server brings along.
-#[derive(Debug, Clone)]
-pub struct ServerHello {
-    /// What it says its version is; stock clients show it.
-    pub version_text: String,
-    /// Whether it trusts this client.
-    pub trust: Trust,
-    /// Features it knows.
-    pub features: Vec<String>,
-    /// The directory of all paths.
-    pub store_dir: StoreDir,
-    /// What it takes into memory.
-    pub limits: Limits,
-}
 
 /// Serves one client until it hangs up.
 ///
@@ -39,85 +20,30 @@ pub async fn serve<H: Handler>(
     read: impl AsyncRead + Send + Unpin + 'static,
     write: impl AsyncWrite + Send + Unpin + 'static,
     hello: ServerHello,
-    mut handler: H,
+    handler: H,
 ) -> Result<(), ServeError> {
-    let mut reader = Reader::new(Box::new(read));
-    let mut writer = Writer::new(Box::new(write));
-    let Some(on) = shake_hands(&mut reader, &mut writer, hello).await? else {
-        return Ok(());
-    };
-    Incoming::Last.encode(&on, &mut writer.out);
-    writer.flush().await.map_err(ServeError::Io)?;
-    let mut session = Session {
-        input: Input::new(reader),
-        writer,
-        on,
-    };
-    let result = session.run(&mut handler).await;
-    // Whatever happened, what is buffered (an error, perhaps) goes out if it still can.
-    let _ = session.writer.shutdown().await;
-    result
-}
-
-/// Shakes hands only to say why the client is not served.
-pub async fn refuse(
-    read: impl AsyncRead + Send + Unpin + 'static,
-    write: impl AsyncWrite + Send + Unpin + 'static,
-    hello: ServerHello,
-    message: impl Into<String> + Send,
-) -> Result<(), ServeError> {
-    let mut reader = Reader::new(Box::new(read));
-    let mut writer = Writer::new(Box::new(write));
-    if let Some(on) = shake_hands(&mut reader, &mut writer, hello).await? {
-        Incoming::Error(RemoteError::new(message)).encode(&on, &mut writer.out);
-        writer.shutdown().await.map_err(ServeError::Io)?;
+    match greet(read, write, hello).await? {
+        Some(greeted) => greeted.serve(handler).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// None when the client hung up before it had said anything.
-async fn shake_hands(
-    reader: &mut Reader,
-    writer: &mut Writer,
-    hello: ServerHello,
-) -> Result<Option<Negotiated>, ServeError> {
-    let offer = Offer {
-        version: Version::MAX,
-        features: hello.features,
-        store_dir: hello.store_dir,
-        limits: hello.limits,
-    };
-    let mut machine = ServerHandshake::new(offer, hello.version_text, hello.trust);
-    let mut out = BytesMut::new();
-    let mut silent = true;
-    loop {
-        let progress = machine.receive(reader.buffered(), &mut out);
-        writer.out.extend_from_slice(&out.split());
-        let progress = match progress {
-            Ok(progress) => progress,
-            Err(error) => return Err(too_old(writer, error).await),
-        };
-        reader.consume(progress.consumed);
-        if let Some(negotiated) = progress.done {
-            return Ok(Some(negotiated));
-        }
+impl Greeted {
+    /// Serves the client until it hangs up, as [`serve`] does.
+    pub async fn serve(self, mut handler: impl Handler) -> Result<(), ServeError> {
+        let Self { reader, mut writer, on } = self;
+        Incoming::Last.encode(&on, &mut writer.out);
         writer.flush().await.map_err(ServeError::Io)?;
-        match reader.fill().await {
-            Ok(0) if silent => return Ok(None),
-            Ok(0) => {
-                let operation = "the handshake".to_owned();
-                return Err(ServeError::HungUp { operation });
-            }
-            Ok(_) => silent = false,
-            Err(error) => return Err(ServeError::Io(error)),
-        }
+        let mut session = Session {
+            input: Input::new(reader),
+            writer,
+            on,
+        };
+        let result = session.run(&mut handler).await;
+        // Whatever happened, what is buffered (an error, perhaps) goes out if it still can.
+        let _ = session.writer.shutdown().await;
+        result
     }
-}
-
-/// A client of another version has learnt ours when the connection closes, as from a stock server.
-async fn too_old(writer: &mut Writer, error: HandshakeError) -> ServeError {
-    let _ = writer.shutdown().await;
-    error.into()
 }
 
 struct Session {
@@ -140,6 +66,9 @@ impl Session {
     /// The next request; none when the client hung up before it.
     async fn request(&mut self) -> Result<Option<Request>, ServeError> {
         let reader = &mut self.input.state().reader;
+        // A client may be silent for hours: it holds no buffers meanwhile.
+        reader.rest();
+        self.writer.rest();
         let number = match u64::read(&mut Decoder::new(reader, &self.on)).await {
             Ok(number) => number,
             Err(ReadError::Closed) if reader.buffered().is_empty() => return Ok(None),

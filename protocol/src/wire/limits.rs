@@ -15,12 +15,14 @@ pub struct Limits {
     pub max_features: u64,
     /// Bytes in a control request or in one line or value of its reply. 64 MiB.
     pub max_control: u64,
+    /// Paths in one stream of paths. 1,000,000; each is done with before the next is read.
+    pub max_paths: u64,
 }
 
 /// One limit and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
-    /// Its name, as in the configuration: `max-string`.
+    /// Its name, as in the configuration: `max_string`.
     pub name: &'static str,
     /// Its value.
     pub max: u64,
@@ -36,6 +38,7 @@ impl Default for Limits {
             max_frame: 16 << 20,
             max_features: 100_000,
             max_control: 64 << 20,
+            max_paths: 1_000_000,
         }
     }
 }
@@ -55,11 +58,12 @@ macro_rules! limits {
 }
 
 limits! {
-    string max_string "max-string";
-    text max_text "max-text";
-    items max_items "max-items";
-    message max_message "max-message";
-    frame max_frame "max-frame";
-    features max_features "max-features";
-    control max_control "max-control";
+    string max_string "max_string";
+    text max_text "max_text";
+    items max_items "max_items";
+    message max_message "max_message";
+    frame max_frame "max_frame";
+    features max_features "max_features";
+    control max_control "max_control";
+    paths max_paths "max_paths";
 }

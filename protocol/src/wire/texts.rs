@@ -30,7 +30,7 @@ impl Wire for bool {
     }
 }
 
-/// A text of arbitrary bytes, within `max-text`.
+/// A text of arbitrary bytes, within `max_text`.
 impl Wire for Bytes {
     async fn read<S: Source>(from: &mut S) -> Result<Self, S::Error> {
         from.parse(|on, input| {

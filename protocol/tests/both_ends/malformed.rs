@@ -62,7 +62,7 @@ async fn malformed_requests_get_one_error_that_names_them() {
         (words(&[0x6e63_6901]), "QueryValidBatch: invalid operation 1852008705"),
         (
             words(&[1, 9_000_000]),
-            "IsValidPath: string of 9000000 bytes exceeds max-string (65536)",
+            "IsValidPath: string of 9000000 bytes exceeds max_string (65536)",
         ),
         (
             padded,
@@ -76,7 +76,7 @@ async fn malformed_requests_get_one_error_that_names_them() {
         (words(&[9, 0, 7]), "BuildPaths: 7 is not a valid build mode"),
         (
             words(&[31, 5_000_000]),
-            "QueryValidPaths: list of 5000000 items exceeds max-items (1000000)",
+            "QueryValidPaths: list of 5000000 items exceeds max_items (1000000)",
         ),
     ] {
         let (heard, outcome) = raw(&bytes).await;
@@ -86,13 +86,13 @@ async fn malformed_requests_get_one_error_that_names_them() {
     let (heard, outcome) = raw(&frame).await;
     let message = "malformed stream of paths";
     assert!(
-        one_error(&heard).contains("frame of 1099511627776 bytes exceeds max-frame (16777216)"),
+        one_error(&heard).contains("frame of 1099511627776 bytes exceeds max_frame (16777216)"),
         "{message}"
     );
     assert!(outcome.is_err());
     // A stream that is wrong inside of good frames is the handler's error, and the connection stays.
     let (heard, outcome) = raw(&too_many).await;
-    let expected = "malformed stream of paths: list of 2000000 items exceeds max-items (1000000)";
+    let expected = "malformed stream of paths: list of 2000000 items exceeds max_paths (1000000)";
     assert_eq!(one_error(&heard), expected);
     outcome.unwrap();
 }
@@ -178,4 +178,51 @@ async fn an_operation_the_peer_does_not_know_is_not_sent() {
         "QueryValidBatch needs the feature nixci-closure-1, which the peer does not have"
     );
     assert!(connection.is_reusable());
+}
+
+/// All that a server answers to somebody who says this and then waits.
+async fn heard_by(said: &[u8]) -> (Vec<u8>, Result<(), ServeError>) {
+    let (mut read, mut write, serving) = start(Store::default());
+    write.write_all(said).await.unwrap();
+    let mut heard = vec![0; 4096];
+    let mut filled = 0;
+    loop {
+        match read.read(&mut heard[filled..]).await.unwrap() {
+            0 => break,
+            taken => filled += taken,
+        }
+    }
+    drop((read, write));
+    heard.truncate(filled);
+    (heard, serving.await.unwrap())
+}
+
+#[tokio::test]
+async fn a_client_of_another_time_reads_why_it_is_not_served() {
+    for (version, shown) in [(0x10a, "1.10"), (0x111, "1.17"), (0x026, "0.38")] {
+        let mut said = b"cxin\0\0\0\0".to_vec();
+        // It says all it has to say before it looks at the answer.
+        said.extend_from_slice(&words(&[version, 0, 0]));
+        let (heard, outcome) = heard_by(&said).await;
+        let text = format!(
+            "error: this daemon speaks protocol 1.18 to 1.38, this client {shown}; use Nix 2.0 or later there"
+        );
+        let mut expected = words(&[0x6478_696f, 0x126, 0x6378_7470, text.len() as u64]);
+        expected.extend_from_slice(text.as_bytes());
+        expected.resize(expected.len().next_multiple_of(8), 0);
+        expected.extend_from_slice(&words(&[1]));
+        assert_eq!(heard, expected);
+        assert!(matches!(outcome, Err(ServeError::Handshake(_))), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_speaks_http_is_answered_in_http_and_others_with_silence() {
+    let (heard, outcome) = heard_by(b"GET /nix-cache-info HTTP/1.1\r\nHost: ci\r\n\r\n").await;
+    let heard = String::from_utf8(heard).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{heard}");
+    assert!(heard.ends_with("use it as a store: unix://PATH\n"), "{heard}");
+    assert!(matches!(outcome, Err(ServeError::Handshake(_))), "{outcome:?}");
+    let (heard, _) = heard_by(b"SSH-2.0-OpenSSH_9.6\r\n").await;
+    assert_eq!(heard, b"");
 }
