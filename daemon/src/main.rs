@@ -109,6 +109,7 @@ fn stdio(socket: Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<ExitC
 
 fn serve(config: Config, log_format: LogFormat) -> anyhow::Result<ExitCode> {
     log_to_stderr(log_format);
+    nixci_daemon::raise_file_limit();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -103,10 +103,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         core.stop.listeners.spawn(serve_http(listener, ci.clone()));
     }
     let door = Door::new(ci.clone());
-    let connections = core.config.limits.connections;
     core.stop
         .listeners
-        .spawn(listen::accept(socket, door, connections, core.stop.clone()));
+        .spawn(listen::accept(socket, door, core.stop.clone()));
     let path = core.config.listen.socket.clone();
     info!(
         socket = %path.display(),

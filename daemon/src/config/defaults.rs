@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nixci_protocol::wire::Limits as WireLimits;
+
 use super::{Limits, Retention};
 
 /// What the defaults depend on, taken once so that tests can say otherwise.
@@ -94,7 +96,10 @@ pub(super) fn features() -> Vec<String> {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1_024,
+            connections: 4_096,
+            connections_per_user: 512,
+            handshake_time: Duration::from_secs(30),
+            wire: WireLimits::default(),
             jobs: 1_000_000,
             closure_bytes: 16 << 30,
             closure_unpacked_bytes: 64 << 30,

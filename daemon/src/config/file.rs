@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use nixci_protocol::types::StoreDir;
+use nixci_protocol::wire::Limits as WireLimits;
 use nixci_store::remote::StoreUri;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -52,6 +53,16 @@ struct StoreTable {
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
     connections: Option<Spanned<u64>>,
+    connections_per_user: Option<Spanned<u64>>,
+    handshake_time: Option<Spanned<String>>,
+    max_string: Option<Spanned<u64>>,
+    max_text: Option<Spanned<u64>>,
+    max_items: Option<Spanned<u64>>,
+    max_paths: Option<Spanned<u64>>,
+    max_message: Option<Spanned<u64>>,
+    max_frame: Option<Spanned<u64>>,
+    max_features: Option<Spanned<u64>>,
+    max_control: Option<Spanned<u64>>,
     jobs: Option<Spanned<u64>>,
     closure_bytes: Option<Spanned<u64>>,
     closure_unpacked_bytes: Option<Spanned<u64>>,
@@ -325,13 +336,45 @@ fn limits(table: LimitsTable, check: &mut Check<'_>) -> Limits {
             _ => Ok(*value),
         }
     };
-    Limits {
-        connections: check.value(table.connections, default.connections, |value| {
-            match usize::try_from(*value) {
-                Ok(value @ 1..=1_000_000) => Ok(value),
-                _ => Err(format!("`connections` is {value}; it must be between 1 and 1000000")),
+    let connections = |key: &'static str| {
+        move |value: &u64| match usize::try_from(*value) {
+            Ok(value @ 1..=1_000_000) => Ok(value),
+            _ => Err(format!("`{key}` is {value}; it must be between 1 and 1000000")),
+        }
+    };
+    // Below the least, stock clients could not say what they have to; above 4 GiB, a limit limits nothing.
+    let bytes = |key: &'static str, least: u64| {
+        move |value: &u64| {
+            if (least..=4 << 30).contains(value) {
+                return Ok(*value);
             }
+            Err(format!(
+                "`{key}` is {value}; it must be between {least} and {}",
+                4_u64 << 30
+            ))
+        }
+    };
+    let wire = default.wire;
+    Limits {
+        connections: check.value(table.connections, default.connections, connections("connections")),
+        connections_per_user: check.value(
+            table.connections_per_user,
+            default.connections_per_user,
+            connections("connections_per_user"),
+        ),
+        handshake_time: check.value(table.handshake_time, default.handshake_time, |text| {
+            duration::parse(text)
         }),
+        wire: WireLimits {
+            max_string: check.value(table.max_string, wire.max_string, bytes("max_string", 4_096)),
+            max_text: check.value(table.max_text, wire.max_text, bytes("max_text", 65_536)),
+            max_items: check.value(table.max_items, wire.max_items, at_least_one("max_items")),
+            max_paths: check.value(table.max_paths, wire.max_paths, at_least_one("max_paths")),
+            max_message: check.value(table.max_message, wire.max_message, bytes("max_message", 65_536)),
+            max_frame: check.value(table.max_frame, wire.max_frame, bytes("max_frame", 65_536)),
+            max_features: check.value(table.max_features, wire.max_features, at_least_one("max_features")),
+            max_control: check.value(table.max_control, wire.max_control, bytes("max_control", 65_536)),
+        },
         jobs: check.value(table.jobs, default.jobs, at_least_one("jobs")),
         closure_bytes: check.value(
             table.closure_bytes,

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nixci_protocol::types::StoreDir;
+use nixci_protocol::wire::Limits as WireLimits;
 
 pub use error::{ConfigError, Problem};
 
@@ -91,8 +92,14 @@ pub enum Dispatch {
 /// What is refused above which size. Error texts name the limit by its key.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections at once.
+    /// Connections at once, but for those of root and of the daemon's own user.
     pub connections: usize,
+    /// Connections of one user at once.
+    pub connections_per_user: usize,
+    /// How long a client may take to shake hands.
+    pub handshake_time: Duration,
+    /// What is taken into memory of one peer; each has a key of its own name.
+    pub wire: WireLimits,
     /// Jobs in one evaluation.
     pub jobs: u64,
     /// Compressed bytes in one uploaded closure.

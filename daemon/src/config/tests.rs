@@ -35,6 +35,10 @@ fn a_whole_file_is_read() {
             [limits]
             log_bytes = 1000
             build_time = "12h"
+            connections_per_user = 7
+            handshake_time = "5s"
+            max_string = 8192
+            max_paths = 9
 
             [retention]
             failures = "3d"
@@ -51,6 +55,13 @@ fn a_whole_file_is_read() {
     assert_eq!(config.stores[1].uri, "auto");
     assert_eq!(config.limits.build_time, Some(Duration::from_hours(12)));
     assert_eq!(config.limits.jobs, Limits::default().jobs);
+    assert_eq!(config.limits.connections_per_user, 7);
+    assert_eq!(config.limits.handshake_time, Duration::from_secs(5));
+    assert_eq!(
+        (config.limits.wire.max_string, config.limits.wire.max_paths),
+        (8_192, 9)
+    );
+    assert_eq!(config.limits.wire.max_text, Limits::default().wire.max_text);
     assert_eq!(config.retention.failures, Duration::from_hours(72));
 }
 
@@ -89,6 +100,22 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
             "ci.toml:4: there are two stores named `a`",
         ),
         ("[limits]\nabandon_after = \"5\"", "ci.toml:2: `5` has no unit"),
+        (
+            "[limits]\nmax_string = 9",
+            "ci.toml:2: `max_string` is 9; it must be between 4096 and 4294967296",
+        ),
+        (
+            "[limits]\nmax_items = 0",
+            "ci.toml:2: `max_items` is 0; a limit that lets nothing pass",
+        ),
+        (
+            "[limits]\nconnections_per_user = 0",
+            "ci.toml:2: `connections_per_user` is 0; it must be between 1",
+        ),
+        (
+            "[limits]\nmax_strings = 9",
+            "ci.toml:2: unknown key `max_strings` in [limits]; did you mean `max_string`?",
+        ),
         ("[listen\n", "ci.toml:1: "),
         ("state_dir = \"/a\"\nstate_dir = \"/b\"", "ci.toml:2: duplicate key"),
     ] {

@@ -7,7 +7,6 @@ use nixci_protocol::io::{PathStreamReader, StreamKind};
 use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::{AddMethod, ContentAddressMethod, DrvPath, HashAlgo, PathInfo, StorePath};
-use nixci_protocol::wire::Limits;
 use nixci_store::derivation::Derivation;
 use nixci_store::index::derivations;
 use nixci_store::spool::{Authority, Verified};
@@ -189,7 +188,8 @@ async fn stream(
     from: impl AsyncRead + Send + Unpin,
 ) -> Result<u64, HandlerError> {
     let dir = session.ci.core.config.store_dir.clone();
-    let mut paths = PathStreamReader::new(kind, dir, Limits::default(), from);
+    let limits = session.ci.core.config.limits.wire.clone();
+    let mut paths = PathStreamReader::new(kind, dir, limits, from);
     let mut intake = Intake::new(session);
     let taken = loop {
         let info = match paths.next().await {

@@ -17,13 +17,13 @@ mod upstream;
 use std::sync::Arc;
 
 use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL};
-use nixci_protocol::server::{self, ServerHello};
+use nixci_protocol::server::{self, Greeted, ServeError, ServerHello};
 use nixci_protocol::types::Trust;
-use nixci_protocol::wire::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
 use crate::ci::Ci;
+use crate::config::Limits;
 use crate::error::told;
 use crate::principal::Principal;
 use session::Session;
@@ -47,13 +47,51 @@ impl Door {
         self.ci.core.config.listen.trusted_users.contains(&uid)
     }
 
-    /// Serves one connection to its end. Cancelling it closes the connection; what arrived whole stays.
-    pub(crate) async fn serve<R, W>(&self, read: R, write: W, who: Principal)
+    /// What is refused above which size.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.ci.core.config.limits
+    }
+
+    /// Shakes hands; none when the client went away or there was no agreement.
+    pub(crate) async fn greet<R, W>(&self, read: R, write: W, who: &Principal) -> Option<Greeted>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let hello = ServerHello {
+        server::greet(read, write, self.hello(who))
+            .await
+            .unwrap_or_else(|error| {
+                debug!(principal = who.name(), "a handshake failed: {}", told(&error));
+                None
+            })
+    }
+
+    /// Shakes hands only to say why the client is not served.
+    pub(crate) async fn refuse<R, W>(&self, read: R, write: W, who: &Principal, why: String)
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        if let Err(error) = server::refuse(read, write, self.hello(who), why).await {
+            debug!(principal = who.name(), "a refusal was not heard: {}", told(&error));
+        }
+    }
+
+    /// Serves one connection to its end. Cancelling it closes the connection; what arrived whole stays.
+    pub(crate) async fn serve(&self, client: Greeted, who: Principal) {
+        let name = who.name().to_owned();
+        let session = Session::new(self.ci.clone(), who);
+        match client.serve(session).await {
+            Ok(()) => debug!(principal = name, "a connection ended"),
+            Err(error @ ServeError::HungUp { .. }) => {
+                debug!(principal = name, "a connection was ended: {}", told(&error));
+            }
+            Err(error) => warn!(principal = name, "a connection was ended: {}", told(&error)),
+        }
+    }
+
+    fn hello(&self, who: &Principal) -> ServerHello {
+        ServerHello {
             version_text: VERSION_TEXT.to_owned(),
             trust: if who.is_trusted() {
                 Trust::Trusted
@@ -62,13 +100,7 @@ impl Door {
             },
             features: vec![FEATURE_CLOSURE.to_owned(), FEATURE_CONTROL.to_owned()],
             store_dir: self.ci.core.config.store_dir.clone(),
-            limits: Limits::default(),
-        };
-        let name = who.name().to_owned();
-        let session = Session::new(self.ci.clone(), who);
-        match server::serve(read, write, hello, session).await {
-            Ok(()) => debug!(principal = name, "a connection ended"),
-            Err(error) => warn!(principal = name, "a connection was ended: {}", told(&error)),
+            limits: self.limits().wire.clone(),
         }
     }
 }

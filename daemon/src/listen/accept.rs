@@ -1,15 +1,18 @@
 //! The accept loop of the Unix socket.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use nixci_protocol::server::Greeted;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::BoundSocket;
+use super::admission::{Admission, Full, Place, Places};
+use super::files;
 use super::park::Parked;
 use crate::door::Door;
 use crate::principal::Principal;
@@ -21,16 +24,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(5);
 /// The first one; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Clients that are told at the same time why there is no place for them; the others find the connection closed.
+const REFUSALS: usize = 64;
+/// How long such a client may take to listen.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Accepts until the stop begins; at most `connections` at once, the others wait in the kernel's queue.
+/// Accepts until the stop begins. Nobody waits in the kernel's queue for somebody else to go: where there is no place,
+/// the client is told so and goes.
 ///
 /// Each connection is a task of its own: a panic in one ends that one.
-pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, connections: usize, stop: Shutdown) {
-    let slots = Arc::new(Semaphore::new(connections));
+pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown) {
+    let limits = door.limits();
+    let reception = Arc::new(Reception {
+        admission: Admission::new(Places {
+            total: files::connections_that_fit(limits.connections),
+            per_user: limits.connections_per_user,
+        }),
+        refusals: Semaphore::new(REFUSALS),
+        handshake_time: limits.handshake_time,
+        own: rustix::process::geteuid().as_raw(),
+        door,
+    });
     let mut pause = FIRST_PAUSE;
     loop {
-        let slot = stop.accepting.run_until_cancelled(slots.clone().acquire_owned()).await;
-        let Some(Ok(slot)) = slot else { return };
         let Some(accepted) = stop.accepting.run_until_cancelled(socket.listener.accept()).await else {
             return;
         };
@@ -51,34 +67,101 @@ pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, connections: us
             }
         };
         pause = FIRST_PAUSE;
-        let door = door.clone();
+        let uid = match stream.peer_cred() {
+            Ok(peer) => peer.uid(),
+            Err(error) => {
+                warn!(%error, "failed to ask who is connecting: {error}");
+                continue;
+            }
+        };
+        let place = reception.place(uid);
+        let reception = reception.clone();
         let token = stop.connections.clone();
         stop.serving.spawn(async move {
-            let serving = std::panic::AssertUnwindSafe(async {
+            // Large states live on the heap only while somebody is served, and a task that waits is small.
+            let receiving = std::panic::AssertUnwindSafe(async {
                 tokio::select! {
-                    () = serve(stream, &door, token.clone()) => {}
+                    () = reception.receive(stream, uid, place, token.clone()) => {}
                     () = async {
                         token.cancelled().await;
                         tokio::time::sleep(GRACE).await;
                     } => {}
                 }
             });
-            if serving.catch_unwind().await.is_err() {
+            if receiving.catch_unwind().await.is_err() {
                 error!("a connection ended in a panic; the others go on");
             }
-            drop(slot);
         });
     }
 }
 
-async fn serve(stream: UnixStream, door: &Door, stop: CancellationToken) {
-    let principal = match stream.peer_cred() {
-        Ok(peer) => Principal::local(peer.uid(), door.trusts(peer.uid())),
-        Err(error) => {
-            warn!(%error, "failed to ask who is connecting: {error}");
-            return;
+/// What every connection meets first.
+struct Reception {
+    door: Arc<Door>,
+    admission: Admission,
+    refusals: Semaphore,
+    handshake_time: Duration,
+    /// The daemon's own user.
+    own: u32,
+}
+
+impl Reception {
+    fn place(&self, uid: u32) -> Result<Place, Full> {
+        if uid == 0 || uid == self.own {
+            return Ok(self.admission.always());
         }
-    };
-    let (read, write) = stream.into_split();
-    door.serve(Parked::new(read, stop), write, principal).await;
+        self.admission.admit(uid)
+    }
+
+    async fn receive(&self, stream: UnixStream, uid: u32, place: Result<Place, Full>, stop: CancellationToken) {
+        let who = Principal::local(uid, self.door.trusts(uid));
+        let (read, write) = stream.into_split();
+        let read = Parked::new(read, stop);
+        match place {
+            Ok(place) => {
+                let Some(greeted) = self.greet(self.door.greet(read, write, &who), &who, &place).await else {
+                    return;
+                };
+                self.door.serve(greeted, who).await;
+                drop(place);
+            }
+            Err(full) => {
+                let text = full.to_string();
+                if self.admission.may_tell(Instant::now()) {
+                    warn!(principal = who.name(), "refused a connection: {text}");
+                }
+                let Ok(_turn) = self.refusals.try_acquire() else { return };
+                let refusing = self.door.refuse(read, write, &who, text);
+                // Whoever does not even listen is let go.
+                drop(tokio::time::timeout(REFUSAL_TIME, refusing).await);
+            }
+        }
+    }
+
+    /// Waits for the handshake, as long as the place is this client's and it does not dawdle.
+    async fn greet(
+        &self,
+        greeting: impl Future<Output = Option<Greeted>>,
+        who: &Principal,
+        place: &Place,
+    ) -> Option<Greeted> {
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(self.handshake_time, greeting) => greeted,
+            () = place.lost() => {
+                debug!(principal = who.name(), "a connection without a handshake gave way to another");
+                return None;
+            }
+        };
+        match greeted {
+            Ok(greeted) => greeted.filter(|_| place.keep()),
+            Err(_) => {
+                debug!(
+                    principal = who.name(),
+                    "a client did not shake hands within {} s (`handshake_time` in [limits])",
+                    self.handshake_time.as_secs()
+                );
+                None
+            }
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! Sockets: binding them, knowing the peer, one task per connection.
 
 mod accept;
+mod admission;
+mod files;
 mod lock;
 mod park;
 mod socket;
 
 pub(crate) use accept::accept;
+pub use files::raise_file_limit;
 pub(crate) use lock::StateLock;
 pub(crate) use socket::{BoundSocket, bind};

@@ -118,12 +118,7 @@ async fn shake_hands(
 }
 
 /// Says why there is no agreement, to those who can read it, and hangs up.
-async fn turn_away(
-    reader: &mut Reader,
-    writer: &mut Writer,
-    store_dir: StoreDir,
-    error: HandshakeError,
-) -> ServeError {
+async fn turn_away(reader: &mut Reader, writer: &mut Writer, store_dir: StoreDir, error: HandshakeError) -> ServeError {
     match &error {
         // A client of another protocol has learnt ours by now. It says the rest of its greeting, and then reads
         // whether the server is well: there, in the form of its time, it finds this.
@@ -170,7 +165,17 @@ async fn listen_on(reader: &mut Reader) {
 /// Whether somebody began with the name of an HTTP method.
 fn is_http(word: u64) -> bool {
     let word = word.to_le_bytes();
-    [&b"GET "[..], b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"PRI * H"]
-        .iter()
-        .any(|method| word.starts_with(method))
+    [
+        &b"GET "[..],
+        b"HEAD ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"OPTIONS ",
+        b"PATCH ",
+        b"CONNECT ",
+        b"PRI * H",
+    ]
+    .iter()
+    .any(|method| word.starts_with(method))
 }

@@ -204,9 +204,8 @@ async fn a_client_of_another_time_reads_why_it_is_not_served() {
         // It says all it has to say before it looks at the answer.
         said.extend_from_slice(&words(&[version, 0, 0]));
         let (heard, outcome) = heard_by(&said).await;
-        let text = format!(
-            "error: this daemon speaks protocol 1.18 to 1.38, this client {shown}; use Nix 2.0 or later there"
-        );
+        let text =
+            format!("error: this daemon speaks protocol 1.18 to 1.38, this client {shown}; use Nix 2.0 or later there");
         let mut expected = words(&[0x6478_696f, 0x126, 0x6378_7470, text.len() as u64]);
         expected.extend_from_slice(text.as_bytes());
         expected.resize(expected.len().next_multiple_of(8), 0);
