@@ -17,6 +17,7 @@ use bytes::Bytes;
 use nixci_protocol::types::{PathInfo, StoreDir, StorePath};
 use rusqlite_migration::{M, Migrations};
 
+mod blocking;
 mod error;
 mod file_nar;
 mod large;

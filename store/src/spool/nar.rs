@@ -1,19 +1,18 @@
 //! Reading NARs back.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::large::Reading;
 
 /// Bytes that are unpacked at a time.
-const CHUNK: usize = 64 * 1024;
-/// Chunks that may wait for a slow reader.
-const CHUNKS: usize = 4;
+const CHUNK: usize = 256 * 1024;
 
 /// The NAR of an object, as a stream of exactly [`size`](Self::size) bytes.
 #[derive(Debug)]
@@ -21,8 +20,8 @@ pub struct Nar {
     size: u64,
     left: u64,
     ready: Bytes,
-    /// The rest of a large one, unpacked on a thread that may block.
-    more: Option<mpsc::Receiver<io::Result<Vec<u8>>>>,
+    /// The rest of a large one.
+    more: Option<More>,
 }
 
 impl Nar {
@@ -42,24 +41,42 @@ impl Nar {
         }
     }
 
-    pub(super) fn large(mut reading: Reading, size: u64) -> Self {
-        let (chunks, more) = mpsc::channel(CHUNKS);
-        tokio::task::spawn_blocking(move || {
-            loop {
-                let chunk = reading.next(CHUNK);
-                let last = chunk.as_ref().map_or(true, Vec::is_empty);
-                // A reader that went away wants no more.
-                if chunks.blocking_send(chunk).is_err() || last {
-                    break;
-                }
-            }
-        });
+    pub(super) fn large(reading: Reading, size: u64) -> Self {
         Self {
             size,
             left: size,
             ready: Bytes::new(),
-            more: Some(more),
+            more: Some(More::unpack(reading)),
         }
+    }
+}
+
+/// The next chunk of a large NAR, unpacked on a thread that may block. One is unpacked ahead and no more, so that a
+/// reader who takes his time holds no thread.
+struct More(JoinHandle<(Reading, io::Result<Vec<u8>>)>);
+
+impl fmt::Debug for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("More").finish_non_exhaustive()
+    }
+}
+
+impl More {
+    fn unpack(mut reading: Reading) -> Self {
+        Self(tokio::task::spawn_blocking(move || {
+            let chunk = reading.next(CHUNK);
+            (reading, chunk)
+        }))
+    }
+
+    /// The chunk; empty at the end.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        let unpacked = ready!(Pin::new(&mut self.0).poll(cx));
+        let (reading, chunk) = unpacked.map_err(io::Error::other)?;
+        if chunk.as_ref().is_ok_and(|chunk| !chunk.is_empty()) {
+            *self = Self::unpack(reading);
+        }
+        Poll::Ready(chunk)
     }
 }
 
@@ -69,11 +86,13 @@ impl AsyncRead for Nar {
             let Some(more) = &mut self.more else {
                 return Poll::Ready(Err(ended()));
             };
-            match more.poll_recv(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(chunk))) if !chunk.is_empty() => self.ready = chunk.into(),
-                Poll::Ready(Some(Ok(_)) | None) => return Poll::Ready(Err(ended())),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            match ready!(more.poll(cx)) {
+                Ok(chunk) if !chunk.is_empty() => self.ready = chunk.into(),
+                ended_early => {
+                    // A task that has ended must not be asked again.
+                    self.more = None;
+                    return Poll::Ready(Err(ended_early.err().unwrap_or_else(ended)));
+                }
             }
         }
         let count = self.ready.len().min(into.remaining());

@@ -12,8 +12,8 @@ use nixci_protocol::types::{
 };
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::sync::mpsc;
 
+use super::blocking::{Work, blocking};
 use super::error::{Error, Result};
 use super::file_nar::FileNar;
 use super::verify::{Authority, Check, Verified, VerifyError, verify};
@@ -21,8 +21,6 @@ use super::{LARGE, Spool};
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 64 * 1024;
-/// Chunks that may wait for the disk.
-const CHUNKS: usize = 4;
 
 impl Spool {
     /// Takes an object whose NAR follows on `nar`: reads exactly `nar_size` bytes and checks them. It counts once it
@@ -40,25 +38,20 @@ impl Spool {
             let content = read_small(&info, nar).await?;
             return Ok(verify(&self.store_dir, info, content, authority)?);
         }
-        let (chunks, mut queue) = mpsc::channel::<Bytes>(CHUNKS);
         let (path, size) = (info.path.clone(), info.info.nar_size);
-        let mut check = Check::new(self.store_dir.clone(), info, authority);
+        let check = Check::new(self.store_dir.clone(), info, authority);
         let folder = self.large.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let mut writing = folder.begin()?;
-            while let Some(bytes) = queue.blocking_recv() {
-                check.push(&bytes);
-                writing.push(&bytes)?;
-            }
-            Ok(check.finish_large(writing.finish()?)?)
+        let begun = blocking(move || Ok((check, folder.begin()?))).await?;
+        let mut work = Work::new(begun, |(check, writing), bytes| {
+            check.push(bytes);
+            writing.push(bytes)
         });
-        let sent = send(nar, &path, size, chunks).await;
-        // A sender that failed leaves half a NAR, which the check refuses; its own error says more.
-        let written: Result<Verified> = work.await.map_err(|_| Error::Stopped)?;
-        match (sent, written) {
-            (Err(error), _) => Err(error),
-            (Ok(()), written) => written,
-        }
+        let sent = send(nar, &path, size, &mut work).await;
+        let finished = work.finish().await;
+        // A sender that failed leaves half a NAR; its own error says more than what comes of that.
+        sent?;
+        let (check, writing) = finished?;
+        blocking(move || Ok(check.finish_large(writing.finish()?)?)).await
     }
 
     /// Takes content by the rules of Nix's `AddToStore`: its path follows from the name, the method and the references,
@@ -74,7 +67,7 @@ impl Spool {
         let dumped = self.dump(name, dump).await?;
         let store_dir = self.store_dir.clone();
         let name = name.to_owned();
-        let (info, dumped) = tokio::task::spawn_blocking(move || {
+        let (info, dumped) = blocking(move || {
             let (info, dumped) = dumped.hash(&name, how)?;
             let UnkeyedPathInfo { ca: Some(ca), .. } = info else {
                 return Err(Error::Stopped);
@@ -87,8 +80,7 @@ impl Spool {
             };
             Ok((info, dumped))
         })
-        .await
-        .map_err(|_| Error::Stopped)??;
+        .await?;
         let wrap = match how.method {
             ContentAddressMethod::Text | ContentAddressMethod::Flat => Some(dumped.size),
             ContentAddressMethod::Nar | ContentAddressMethod::Git => None,
@@ -112,41 +104,33 @@ impl Spool {
             return Ok(Dumped { head, file: None, size });
         }
         let folder = self.large.clone();
-        let (chunks, mut queue) = mpsc::channel::<Bytes>(CHUNKS);
-        let work = tokio::task::spawn_blocking(move || {
-            let mut file = folder.scratch()?;
-            let writing = |error| Error::file("write a temporary file in", folder.dir(), error);
-            while let Some(bytes) = queue.blocking_recv() {
-                file.write_all(&bytes).map_err(writing)?;
-            }
-            file.seek(SeekFrom::Start(0)).map_err(writing)?;
-            Ok(file)
+        let file = blocking(move || folder.scratch()).await?;
+        let dir = self.large.clone();
+        let mut work = Work::new(file, move |file, bytes| {
+            let written = file.write_all(bytes);
+            written.map_err(|error| Error::file("write a temporary file in", dir.dir(), error))
         });
-        let mut failed = None;
         loop {
             let mut chunk = BytesMut::with_capacity(CHUNK);
-            match from.read_buf(&mut chunk).await {
-                Ok(0) => break,
-                Ok(read) => size += read as u64,
-                Err(error) => {
-                    failed = Some(receiving(error));
-                    break;
-                }
-            }
-            if chunks.send(chunk.freeze()).await.is_err() {
+            let read = from.read_buf(&mut chunk).await.map_err(receiving)?;
+            if read == 0 {
                 break;
             }
+            size += read as u64;
+            work.push(chunk.freeze()).await?;
         }
-        drop(chunks);
-        let file: Result<File> = work.await.map_err(|_| Error::Stopped)?;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(Dumped {
-                head,
-                file: Some(file?),
-                size,
-            }),
-        }
+        let mut file = work.finish().await?;
+        let folder = self.large.clone();
+        let file = blocking(move || {
+            let sought = file.seek(SeekFrom::Start(0));
+            sought.map_err(|error| Error::file("read a temporary file in", folder.dir(), error))?;
+            Ok(file)
+        });
+        Ok(Dumped {
+            head,
+            file: Some(file.await?),
+            size,
+        })
     }
 }
 
@@ -275,11 +259,12 @@ async fn read_small(info: &PathInfo, nar: &mut (impl AsyncRead + Send + Unpin)) 
     Ok(content.into())
 }
 
-async fn send(
+/// Reads a NAR of a known size, to the last byte of it.
+async fn send<S: Send + 'static>(
     nar: &mut (impl AsyncRead + Send + Unpin),
     path: &StorePath,
     size: u64,
-    chunks: mpsc::Sender<Bytes>,
+    work: &mut Work<S, impl FnMut(&mut S, &[u8]) -> Result<()> + Send + 'static>,
 ) -> Result<()> {
     let mut nar = nar.take(size);
     let mut got = 0;
@@ -293,10 +278,7 @@ async fn send(
             return Err(short(path, got, size));
         }
         got += read as u64;
-        if chunks.send(chunk.freeze()).await.is_err() {
-            // The disk failed, and the other side says how.
-            return Ok(());
-        }
+        work.push(chunk.freeze()).await?;
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use nixci_protocol::types::{AddMethod, HashAlgo};
 
+use tokio::io::AsyncWriteExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -111,4 +113,55 @@ async fn dumps_get_the_paths_nix_gives_them() {
     let text = method(ContentAddressMethod::Text, sha256);
     let refused = spool.receive_dump("bad name", text, BTreeSet::new(), &mut empty).await;
     assert!(matches!(refused, Err(Error::Verify(VerifyError::Unaddressable { .. }))));
+}
+
+/// A runtime on which two things may block at once.
+fn narrow() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).max_blocking_threads(2).enable_all();
+    builder.build().unwrap()
+}
+
+#[test]
+fn who_sends_or_reads_slowly_keeps_nobody_from_the_disk() {
+    let runtime = narrow();
+    let (spool, _folder) = runtime.block_on(async { spool() });
+    runtime.block_on(async {
+        let (info, nar) = source("large", file_nar(&noise(1, 3_000_000)), &[]);
+        let mut stream = &nar[..];
+        let large = spool
+            .receive(info.clone(), &mut stream, Authority::Untrusted)
+            .await
+            .unwrap();
+        spool.add(vec![large]).await.unwrap();
+        // Some read the beginning and stop; some send the beginning of an object and stop.
+        let mut readers = Vec::new();
+        let mut senders = Vec::new();
+        for seed in 0..4 {
+            let mut reader = spool.nar(&info.path).await.unwrap().unwrap();
+            reader.read_exact(&mut [0; 1000]).await.unwrap();
+            readers.push(reader);
+            let (slow, nar) = source("slow", file_nar(&noise(seed + 2, 1_000_000)), &[]);
+            let (mut client, mut daemon) = tokio::io::duplex(1000);
+            let spool = spool.clone();
+            let receiving = tokio::spawn(async move { spool.receive(slow, &mut daemon, Authority::Untrusted).await });
+            // All but the last pieces are taken, so the object is being received.
+            client.write_all(&nar[..500_000]).await.unwrap();
+            senders.push((client, receiving, nar));
+        }
+        let (info, nar) = source("other", file_nar(&noise(9, 1_000_000)), &[]);
+        let other = spool.receive(info.clone(), &mut &nar[..], Authority::Untrusted).await;
+        spool.add(vec![other.unwrap()]).await.unwrap();
+        assert!(read(&spool, &info.path).await == nar);
+        // And those who go on after all get what they asked for.
+        for (mut client, receiving, nar) in senders {
+            client.write_all(&nar[500_000..]).await.unwrap();
+            receiving.await.unwrap().unwrap();
+        }
+        for mut reader in readers {
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest.len() as u64, reader.size() - 1000);
+        }
+    });
 }
