@@ -14,13 +14,13 @@ use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 use crate::ci::Ci;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::core::{BuildStore, Core};
 use crate::door::Door;
 use crate::error::{StartError, told};
 use crate::forward::Holders;
 use crate::listen::{self, StateLock};
-use crate::objects::Objects;
+use crate::objects::{Objects, Readers};
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::submit::{self, Attendance};
@@ -31,8 +31,8 @@ const EVALUATION_CHANGES: usize = 1_024;
 
 /// Connections to a store besides one per build.
 const SPARE_CONNECTIONS: usize = 2;
-/// Connections to a store for questions and NARs.
-const READING_CONNECTIONS: usize = 16;
+/// Connections to a store for questions at once, and idle ones that are kept for clients.
+const DOOR_CONNECTIONS: usize = 16;
 /// How long HTTP responses that are being sent may take once the stop has begun.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 
@@ -70,13 +70,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         features: store.features.clone(),
     });
     let (scheduler, actions) = Scheduler::spawn(specs.collect());
-    let objects = Objects::new(
-        index.clone(),
-        spool.clone(),
-        logs.clone(),
-        readers,
-        config.listen.writes,
-    );
+    let stop = Shutdown::default();
+    let rooms = (index.clone(), spool.clone(), logs.clone());
+    let objects = Objects::new(rooms, readers, &config, &stop);
     let core = Arc::new(Core {
         objects,
         index,
@@ -85,7 +81,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         scheduler,
         stores,
         pages: http_addr.map(|address| format!("http://{address}")),
-        stop: Shutdown::default(),
+        stop,
         attendance: Attendance::default(),
         holders: Holders::default(),
         evaluations_changed: tokio::sync::broadcast::channel(EVALUATION_CHANGES).0,
@@ -130,50 +126,58 @@ fn stores(config: &Config) -> Result<Vec<BuildStore>, StartError> {
         .iter()
         .zip(0..)
         .map(|(store, nth)| {
-            let fail = |error: StoreUriError| StartError::Store {
-                name: store.name.clone(),
-                source: Box::new(error),
-            };
-            let uri: StoreUri = store.uri.parse().map_err(fail)?;
             let options = RemoteOptions {
                 max_connections: store.slots as usize + SPARE_CONNECTIONS,
-                store_dir: config.store_dir.clone(),
-                build: BuildOptions {
-                    cores: (store.cores > 0).then_some(store.cores),
-                    max_silent_time: config.limits.silent_time,
-                    timeout: config.limits.build_time,
-                    ..BuildOptions::default()
-                },
-                ..RemoteOptions::default()
+                ..options(config, store)
             };
             Ok(BuildStore {
                 id: StoreId(nth),
                 config: store.clone(),
-                remote: Remote::new(&store.name, uri, options),
+                remote: Remote::new(&store.name, uri(store)?, options),
                 uploading: Semaphore::new(1),
             })
         })
         .collect()
 }
 
-/// The same stores once more, with connections for questions: those must not wait for builds, nor builds for them.
-fn readers(config: &Config) -> Result<Vec<Remote>, StartError> {
+/// The same stores once more, with connections for the doors: questions must not wait for builds, nor builds for them.
+fn readers(config: &Config) -> Result<Vec<Readers>, StartError> {
     config
         .stores
         .iter()
         .map(|store| {
-            let uri: StoreUri = store.uri.parse().map_err(|error: StoreUriError| StartError::Store {
-                name: store.name.clone(),
-                source: Box::new(error),
-            })?;
             let options = RemoteOptions {
-                max_connections: READING_CONNECTIONS,
-                store_dir: config.store_dir.clone(),
-                ..RemoteOptions::default()
+                max_connections: DOOR_CONNECTIONS,
+                max_age: Some(config.limits.known_time),
+                ..options(config, store)
             };
-            Ok(Remote::new(&store.name, uri, options))
+            let uri = uri(store)?;
+            Ok(Readers {
+                plain: Remote::new(&store.name, uri.clone(), options.clone()),
+                set: Remote::new(&store.name, uri, options),
+            })
         })
         .collect()
+}
+
+fn uri(store: &config::Store) -> Result<StoreUri, StartError> {
+    store.uri.parse().map_err(|error: StoreUriError| StartError::Store {
+        name: store.name.clone(),
+        source: Box::new(error),
+    })
+}
+
+fn options(config: &Config, store: &config::Store) -> RemoteOptions {
+    RemoteOptions {
+        store_dir: config.store_dir.clone(),
+        build: BuildOptions {
+            cores: (store.cores > 0).then_some(store.cores),
+            max_silent_time: config.limits.silent_time,
+            timeout: config.limits.build_time,
+            ..BuildOptions::default()
+        },
+        ..RemoteOptions::default()
+    }
 }
 
 async fn open(config: &Config) -> Result<(Index, Spool, Logs), StartError> {

@@ -108,6 +108,9 @@ impl Default for Limits {
             build_time: None,
             silent_time: None,
             abandon_after: Duration::from_mins(10),
+            known_paths: 250_000,
+            known_infos: 50_000,
+            known_time: Duration::from_mins(10),
             stop_time: Duration::from_secs(20),
         }
     }

@@ -71,6 +71,9 @@ struct LimitsTable {
     build_time: Option<Spanned<String>>,
     silent_time: Option<Spanned<String>>,
     abandon_after: Option<Spanned<String>>,
+    known_paths: Option<usize>,
+    known_infos: Option<usize>,
+    known_time: Option<Spanned<String>>,
     stop_time: Option<Spanned<String>>,
 }
 
@@ -395,6 +398,9 @@ fn limits(table: LimitsTable, check: &mut Check<'_>) -> Limits {
             duration::parse(text).map(Some)
         }),
         abandon_after: check.value(table.abandon_after, default.abandon_after, |text| duration::parse(text)),
+        known_paths: table.known_paths.unwrap_or(default.known_paths),
+        known_infos: table.known_infos.unwrap_or(default.known_infos),
+        known_time: check.value(table.known_time, default.known_time, |text| duration::parse(text)),
         stop_time: check.value(table.stop_time, default.stop_time, |text| duration::parse(text)),
     }
 }

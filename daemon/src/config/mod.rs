@@ -116,6 +116,12 @@ pub struct Limits {
     pub silent_time: Option<Duration>,
     /// How long an evaluation without its client waits for more jobs.
     pub abandon_after: Duration,
+    /// Paths of each store that are known to be valid and answered from memory, about 100 bytes each; 0 asks always.
+    pub known_paths: usize,
+    /// Paths of each store whose infos are answered from memory, about a kilobyte each; 0 asks always.
+    pub known_infos: usize,
+    /// How long they are known. For as long the store does not collect them.
+    pub known_time: Duration,
     /// How long a stop waits for connections and builds to wind down.
     pub stop_time: Duration,
 }

@@ -8,6 +8,7 @@ use super::upstream::Upstream;
 use super::{add, builds, control, options, query};
 use crate::ci::Ci;
 use crate::error::told;
+use crate::objects::Roots;
 use crate::principal::Principal;
 use crate::submit::Attending;
 
@@ -16,6 +17,8 @@ pub(super) struct Session {
     pub(super) ci: Ci,
     pub(super) who: Principal,
     pub(super) upstream: Upstream,
+    /// Roots this client took on paths that are known.
+    pub(super) roots: Roots,
     /// Evaluations this client sends jobs for.
     pub(super) attending: Vec<Attending>,
 }
@@ -24,6 +27,7 @@ impl Session {
     pub(super) fn new(ci: Ci, who: Principal) -> Self {
         Self {
             upstream: Upstream::new(ci.core.clone()),
+            roots: Roots::default(),
             ci,
             who,
             attending: Vec::new(),
@@ -52,17 +56,17 @@ impl Handler for Session {
             Request::IsValidPath(request) => query::is_valid(self, request).await,
             Request::QueryValidPaths(request) => query::valid_paths(self, request, exchange).await,
             Request::QueryPathInfo(request) => query::path_info(self, request).await,
-            Request::QueryReferrers(request) => query::referrers(self, request, exchange).await,
+            Request::QueryReferrers(request) => query::referrers(self, request).await,
             Request::QueryDeriver(request) => query::deriver(self, request, exchange).await,
-            Request::QueryValidDerivers(request) => query::valid_derivers(self, request, exchange).await,
+            Request::QueryValidDerivers(request) => query::valid_derivers(self, request).await,
             Request::QueryPathFromHashPart(request) => query::hash_part(self, request, exchange).await,
             Request::QueryDerivationOutputMap(request) => query::output_map(self, request, exchange).await,
-            Request::QueryDerivationOutputs(request) => query::outputs(self, request, exchange).await,
+            Request::QueryDerivationOutputs(request) => query::output_paths(self, request, exchange).await,
             Request::QueryDerivationOutputNames(request) => query::output_names(self, request, exchange).await,
             Request::QuerySubstitutablePathInfo(request) => self.upstream.ask(&request, exchange).await,
             Request::QuerySubstitutablePathInfos(request) => self.upstream.ask(&request, exchange).await,
             Request::QuerySubstitutablePaths(request) => self.upstream.ask(&request, exchange).await,
-            Request::QueryRealisation(request) => self.upstream.ask(&request, exchange).await,
+            Request::QueryRealisation(request) => query::realisation(self, request).await,
             Request::NarFromPath(request) => query::nar(self, request).await,
             Request::AddToStore(request) => add::to_store(self, request, exchange).await,
             Request::AddTextToStore(request) => add::text(self, request, exchange).await,
@@ -76,13 +80,12 @@ impl Handler for Session {
             Request::BuildPaths(request) => builds::paths(self, request, exchange).await,
             Request::BuildPathsWithResults(request) => builds::paths_with_results(self, request, exchange).await,
             Request::BuildDerivation(request) => builds::derivation(self, request, exchange).await,
-            Request::EnsurePath(request) if self.spooled(&request.path) => Ok(Reply::Done),
-            Request::EnsurePath(request) => self.upstream.done(&request, exchange).await,
-            Request::AddTempRoot(request) if self.spooled(&request.path) => Ok(Reply::Done),
-            Request::AddTempRoot(request) => self.upstream.done(&request, exchange).await,
+            Request::EnsurePath(request) => query::ensure(self, request, exchange).await,
+            Request::AddTempRoot(request) => query::temp_root(self, request, exchange).await,
+            Request::QueryAllValidPaths(_) => query::all_valid(self).await,
             Request::AddIndirectRoot(request) if self.who.is_trusted() => self.upstream.done(&request, exchange).await,
             Request::RegisterDrvOutput(request) if self.who.is_trusted() => {
-                self.upstream.done(&request, exchange).await
+                query::register_realisation(self, request, exchange).await
             }
             Request::SyncWithGc(op::SyncWithGc {}) => Ok(Reply::Done),
             Request::SetOptions(request) => {
@@ -95,7 +98,6 @@ impl Handler for Session {
                 "name your user in `trusted_users` of its configuration, or ask the store behind it",
             )),
             Request::FindRoots(_)
-            | Request::QueryAllValidPaths(_)
             | Request::CollectGarbage(_)
             | Request::OptimiseStore(_)
             | Request::VerifyStore(_)

@@ -1,4 +1,7 @@
-//! The store behind the door: one connection per client connection.
+//! The store behind the door, for what a client asks to be done there: one connection per client that needs one.
+//!
+//! The connection is a warm one where there is one. It is the client's own until the client leaves, for settings and
+//! temporary roots last for as long as the connection; another client gets it only if no roots were taken on it.
 
 use std::sync::Arc;
 
@@ -7,24 +10,21 @@ use nixci_protocol::log::LogMessage;
 use nixci_protocol::op::{Ack, Call, Reply, SetOptions};
 use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::StorePath;
-use nixci_store::remote::Link;
 use tracing::debug;
 
 use super::session::refuse;
 use crate::core::{BuildStore, Core};
 use crate::error::told;
 use crate::forward;
+use crate::objects::Warm;
 
 /// The connection, once it is needed.
 pub(super) struct Upstream {
     core: Arc<Core>,
-    state: State,
+    connection: Option<Warm>,
+    /// Whether the store may keep something for as long as the connection lasts.
+    rooted: bool,
     options: Option<SetOptions>,
-}
-
-enum State {
-    None,
-    Ready(Box<Link>),
 }
 
 /// Passes what the store says on to the client.
@@ -40,38 +40,40 @@ impl Upstream {
     pub(super) fn new(core: Arc<Core>) -> Self {
         Self {
             core,
-            state: State::None,
+            connection: None,
+            rooted: false,
             options: None,
         }
     }
 
     /// The store itself.
     pub(super) fn store(&self) -> Result<&BuildStore, HandlerError> {
-        self.core
-            .stores
-            .first()
-            .ok_or_else(|| HandlerError::new("no store is configured behind this door".to_owned()))
+        self.core.stores.first().ok_or_else(no_store)
+    }
+
+    /// The connection, for something that leaves roots: it stays this client's until the client goes.
+    pub(super) async fn connection(&mut self) -> Result<&mut Connection, HandlerError> {
+        self.open().await?;
+        self.rooted = true;
+        self.open().await
     }
 
     /// The connection, made when it is first needed and again after it was lost.
-    pub(super) async fn connection(&mut self) -> Result<&mut Connection, HandlerError> {
-        let kept = match std::mem::replace(&mut self.state, State::None) {
-            State::None => None,
-            State::Ready(connection) => Some(connection),
-        };
-        let connection = if let Some(connection) = kept.filter(|connection| connection.is_reusable()) {
-            connection
-        } else {
-            let mut fresh = self.store()?.remote.connect().await.map_err(|error| refuse(&error))?;
+    async fn open(&mut self) -> Result<&mut Connection, HandlerError> {
+        if !self.connection.as_ref().is_some_and(|warm| warm.link.is_reusable()) {
+            self.connection = None;
+            self.rooted = false;
+            let warm = self.core.objects.take(self.options.is_some()).await;
+            let mut warm = warm.map_err(|error| refuse(&error))?.ok_or_else(no_store)?;
             if let Some(options) = &self.options {
-                fresh.call(options, &mut ()).await.map_err(|error| refuse(&error))?;
+                warm.note(options);
+                warm.link.call(options, &mut ()).await.map_err(|error| refuse(&error))?;
             }
-            Box::new(fresh)
-        };
-        self.state = State::Ready(connection);
-        match &mut self.state {
-            State::Ready(connection) => Ok(connection),
-            State::None => Err(HandlerError::new("the store behind this door is gone".to_owned())),
+            self.connection = Some(warm);
+        }
+        match &mut self.connection {
+            Some(warm) => Ok(&mut *warm.link),
+            None => Err(HandlerError::new("the store behind this door is gone".to_owned())),
         }
     }
 
@@ -81,11 +83,21 @@ impl Upstream {
         request: &R,
         exchange: &mut Exchange<'_>,
     ) -> Result<R::Reply, HandlerError> {
-        let connection = self.connection().await?;
+        let connection = self.open().await?;
         connection
             .call(request, &mut Relay(exchange))
             .await
             .map_err(|error| refuse(&error))
+    }
+
+    /// As [`Self::call`], for what may leave roots.
+    pub(super) async fn call_rooted<R: Call>(
+        &mut self,
+        request: &R,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<R::Reply, HandlerError> {
+        self.connection().await?;
+        self.call(request, exchange).await
     }
 
     /// Asks, and answers the client with the same.
@@ -97,22 +109,23 @@ impl Upstream {
         self.call(request, exchange).await.map(Into::into)
     }
 
-    /// Has something done.
+    /// Has something done, which may leave roots.
     pub(super) async fn done<R>(&mut self, request: &R, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError>
     where
         R: Call,
         R::Reply: IsDone,
     {
-        self.call(request, exchange).await.map(|_| Reply::Done)
+        self.call_rooted(request, exchange).await.map(|_| Reply::Done)
     }
 
     /// Takes over the client's options, as far as they were let through.
     pub(super) async fn set_options(&mut self, options: SetOptions) {
-        if let State::Ready(connection) = &mut self.state
-            && let Err(error) = connection.call(&options, &mut ()).await
-        {
-            debug!("failed to pass options on: {}", told(&error));
-            self.state = State::None;
+        if let Some(warm) = &mut self.connection {
+            warm.note(&options);
+            if let Err(error) = warm.link.call(&options, &mut ()).await {
+                debug!("failed to pass options on: {}", told(&error));
+                self.connection = None;
+            }
         }
         self.options = Some(options);
     }
@@ -123,10 +136,7 @@ impl Upstream {
             return Ok(());
         }
         let core = self.core.clone();
-        let store = core
-            .stores
-            .first()
-            .ok_or_else(|| HandlerError::new("no store is configured behind this door".to_owned()))?;
+        let store = core.stores.first().ok_or_else(no_store)?;
         let _turn = store.uploading.acquire().await;
         let connection = self.connection().await?;
         forward::forward(connection, &core.spool, paths)
@@ -134,6 +144,20 @@ impl Upstream {
             .map(drop)
             .map_err(|error| refuse(&error))
     }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if let Some(warm) = self.connection.take()
+            && !self.rooted
+        {
+            self.core.objects.give_back(warm);
+        }
+    }
+}
+
+fn no_store() -> HandlerError {
+    HandlerError::new("no store is configured behind this door".to_owned())
 }
 
 /// Replies that say nothing but that it is done.

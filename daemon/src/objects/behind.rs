@@ -1,27 +1,62 @@
 //! One store behind the doors, asked in batches.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nixci_protocol::client;
 use nixci_protocol::op::{self, Call};
 use nixci_protocol::types::{PathInfo, StorePath};
 use nixci_store::remote::Remote;
+use tokio::sync::Semaphore;
 
-use super::ObjectError;
+use super::lease::Lease;
+use super::{ObjectError, Readers};
 
 /// Paths in one `QueryValidPaths`.
 const PATHS_PER_QUESTION: usize = 20_000;
 /// `QueryPathInfo`s that are sent ahead of their answers.
 const INFOS_AT_ONCE: usize = 4_096;
+/// NARs that are read from one store at once; each has a connection of its own.
+const STREAMS: usize = 256;
+/// How long a store that cannot be reached is left alone where others may answer.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// A store, and connections for questions that nobody's options change.
 #[derive(Debug)]
 pub(super) struct Behind {
     pub(super) name: String,
     pub(super) remote: Remote,
+    /// Idle connections with the settings of a client.
+    pub(super) set: Remote,
+    pub(super) lease: Lease,
+    pub(super) streams: Arc<Semaphore>,
+    /// When it could not be reached last. Held to look or to set.
+    lost: Mutex<Option<Instant>>,
 }
 
 impl Behind {
+    pub(super) fn new(readers: Readers, lease: Lease) -> Self {
+        Self {
+            name: readers.plain.name().to_owned(),
+            remote: readers.plain,
+            set: readers.set,
+            lease,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            lost: Mutex::default(),
+        }
+    }
+
+    /// Whether it could not be reached a moment ago.
+    pub(super) fn is_lost(&self) -> bool {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.is_some_and(|lost| lost.elapsed() < LEFT_ALONE)
+    }
+
+    pub(super) fn lose(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     pub(super) fn failed(&self, source: client::Error) -> ObjectError {
         ObjectError::Store {
             store: self.name.clone(),

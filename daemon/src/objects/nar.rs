@@ -19,15 +19,22 @@ const PIPE: usize = 256 * 1024;
 
 /// Begins to read a NAR of `size` bytes. The store's connection is held until the NAR was read or its reader dropped.
 pub(super) async fn stream(store: &Behind, path: &StorePath, size: u64) -> Result<op::Nar, ObjectError> {
-    let mut connection = store.remote.acquire().await?;
+    // A slow reader must not keep questions waiting, so that this is none of the connections for those.
+    let place = store.streams.clone().acquire_owned().await;
+    let mut connection = store.remote.take().await?;
+    let remote = store.remote.clone();
     let (mut sink, reader) = tokio::io::duplex(PIPE);
     let (path, name) = (path.clone(), store.name.clone());
     let copying = tokio::spawn(async move {
         match connection.nar_from_path(&path, size, &mut sink, &mut ()).await {
-            // The reader sees the end when the pipe is dropped.
-            Ok(()) => drop(sink.shutdown().await),
+            Ok(()) => {
+                remote.give_back(connection);
+                // The reader has everything, or does not want it.
+                drop(sink.shutdown().await);
+            }
             Err(error) => debug!(store = name, %path, "failed to read {path} from store `{name}`: {}", told(&error)),
         }
+        drop(place);
     });
     let reader = Incoming {
         pipe: reader,

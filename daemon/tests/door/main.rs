@@ -6,4 +6,5 @@
 mod common;
 
 mod client;
+mod query;
 mod stock;

@@ -107,6 +107,16 @@ impl Connection {
         self.state == State::Idle && self.reader.buffered().is_empty()
     }
 
+    /// Ready when the server has hung up, or said something that nobody asked for; then the connection is of no more
+    /// use. Cancel safe: what it was cancelled by may use the connection.
+    pub async fn hung_up(&mut self) {
+        if self.is_reusable() {
+            // Whatever comes is not an answer.
+            drop(self.reader.fill().await);
+        }
+        self.state = State::Broken;
+    }
+
     /// Says goodbye. Dropping does the same, less politely.
     pub async fn close(mut self) -> Result<(), Error> {
         self.writer.shutdown().await.map_err(Error::Io)

@@ -21,6 +21,9 @@ pub struct RemoteOptions {
     pub max_connections: usize,
     /// How long connecting may take, the handshake included. Unless told, 30 seconds.
     pub connect_timeout: Duration,
+    /// How old a pooled connection may become: stores keep what a connection asked to be kept for as long as it lasts.
+    /// Unless told, any age.
+    pub max_age: Option<Duration>,
     /// The store directory as it is written in paths.
     pub store_dir: StoreDir,
     /// Features of ours to offer in the handshake.
@@ -36,6 +39,7 @@ impl Default for RemoteOptions {
         Self {
             max_connections: MAX_CONNECTIONS,
             connect_timeout: CONNECT_TIMEOUT,
+            max_age: None,
             store_dir: StoreDir::default(),
             features: Vec::new(),
             build: BuildOptions::default(),

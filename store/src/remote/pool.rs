@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nixci_protocol::client::{Connection, Hello};
 use tokio::process::Command;
@@ -30,14 +31,37 @@ struct Inner {
     ssh: SshFiles,
 }
 
+impl Inner {
+    fn is_too_old(&self, link: &Link) -> bool {
+        self.options.max_age.is_some_and(|max| link.age() > max)
+    }
+
+    fn keep(&self, link: Link) {
+        if !link.connection.is_reusable() || self.is_too_old(&link) {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.max_connections {
+            idle.push(link);
+        }
+    }
+}
+
 /// A connection of its own, not counted by the pool. Dropping it hangs up, and kills the program behind it if it is one.
 pub struct Link {
     connection: Connection,
     watched: Watched,
     said: Option<Said>,
+    opened: Instant,
 }
 
 impl Link {
+    /// How long it has been open.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
     /// The last lines that the program behind the connection (ssh, a private daemon) printed as errors; empty for a
     /// socket. For error messages.
     #[must_use]
@@ -45,7 +69,9 @@ impl Link {
         self.said.as_ref().map(Said::last_lines).unwrap_or_default()
     }
 
-    fn is_fresh(&self) -> bool {
+    /// Whether it may be used: nothing is under way, and the other side is there and silent.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
         self.connection.is_reusable() && self.watched.is_quiet()
     }
 }
@@ -123,23 +149,38 @@ impl Remote {
         let slot = self.0.slots.clone().acquire_owned().await;
         // The semaphore is never closed.
         let slot = slot.map_err(|_| self.unreachable(Fault::Closed))?;
-        while let Some(link) = self.pop_idle() {
-            // What the other side did since is only known once the runtime has looked.
-            tokio::task::yield_now().await;
-            if link.is_fresh() {
-                return Ok(Pooled {
-                    link: Some(link),
-                    home: self.0.clone(),
-                    _slot: slot,
-                });
-            }
-        }
-        let link = self.connect().await?;
+        let link = self.take().await?;
         Ok(Pooled {
             link: Some(link),
             home: self.0.clone(),
             _slot: slot,
         })
+    }
+
+    /// An idle connection that is still good, or a new one. It is the caller's own and not counted, so that it can be
+    /// kept for long; [`Self::give_back`] makes it an idle one.
+    pub async fn take(&self) -> Result<Link, Unreachable> {
+        match self.take_idle().await {
+            Some(link) => Ok(link),
+            None => self.connect().await,
+        }
+    }
+
+    /// An idle connection that is still good, if there is one; as with [`Self::take`].
+    pub async fn take_idle(&self) -> Option<Link> {
+        while let Some(link) = self.pop_idle() {
+            // What the other side did since is only known once the runtime has looked.
+            tokio::task::yield_now().await;
+            if link.is_fresh() && !self.0.is_too_old(&link) {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for whoever needs one next, unless it cannot be used again or enough are kept.
+    pub fn give_back(&self, link: Link) {
+        self.0.keep(link);
     }
 
     /// A connection of the caller's own, beside the pool: for what has to last, such as temporary roots. Bounded in
@@ -152,6 +193,21 @@ impl Remote {
     pub fn close_idle(&self) {
         // Dropped after the lock.
         let _idle = std::mem::take(&mut *self.0.idle.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Closes the connections that nobody uses and that are too old to be used again.
+    pub fn close_old(&self) {
+        let mut old = Vec::new();
+        {
+            let mut idle = self.0.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let (gone, kept) = std::mem::take(&mut *idle)
+                .into_iter()
+                .partition(|link| self.0.is_too_old(link) || !link.is_fresh());
+            *idle = kept;
+            old.extend::<Vec<Link>>(gone);
+        }
+        // Closed after the lock.
+        drop(old);
     }
 
     fn pop_idle(&self) -> Option<Link> {
@@ -201,6 +257,7 @@ impl Remote {
                 connection,
                 watched,
                 said,
+                opened: Instant::now(),
             }),
             Ok(Err(error)) => Err(Fault::Handshake {
                 error,
@@ -331,10 +388,8 @@ impl fmt::Debug for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take()
-            && link.connection.is_reusable()
-        {
-            self.home.idle.lock().unwrap_or_else(PoisonError::into_inner).push(link);
+        if let Some(link) = self.link.take() {
+            self.home.keep(link);
         }
     }
 }

@@ -189,6 +189,32 @@ impl Spool {
             .await?)
     }
 
+    /// The object with this digest. What is not here is answered from memory.
+    pub async fn by_digest(&self, digest: &[u8; 20]) -> Result<Option<StorePath>> {
+        if !self.valid().contains(digest) {
+            return Ok(None);
+        }
+        let digest = *digest;
+        Ok(self
+            .database
+            .read(move |conn| objects::by_digest(conn, &digest))
+            .await?)
+    }
+
+    /// All objects, in no order.
+    pub async fn all(&self) -> Result<Vec<StorePath>> {
+        Ok(self.database.read(objects::all).await?)
+    }
+
+    /// The objects that refer to this one, itself included where it refers to itself; in no order. Looks through all.
+    pub async fn referrers(&self, of: &StorePath) -> Result<Vec<StorePath>> {
+        if !self.contains(of) {
+            return Ok(Vec::new());
+        }
+        let of = of.clone();
+        Ok(self.database.read(move |conn| objects::referrers(conn, &of)).await?)
+    }
+
     /// The NAR of an object, to be read as a stream.
     pub async fn nar(&self, path: &StorePath) -> Result<Option<Nar>> {
         let of = path.clone();

@@ -222,6 +222,56 @@ pub(super) fn references(conn: &Connection, paths: &[StorePath]) -> Result<Vec<O
         .collect()
 }
 
+/// The object with this digest.
+pub(super) fn by_digest(conn: &Connection, digest: &[u8; 20]) -> Result<Option<StorePath>> {
+    let mut find = conn.prepare_cached("SELECT digest, name FROM object WHERE digest = ?1")?;
+    let mut rows = find.query([digest])?;
+    rows.next()?.map(path_of).transpose()
+}
+
+/// All objects.
+pub(super) fn all(conn: &Connection) -> Result<Vec<StorePath>> {
+    let mut find = conn.prepare_cached("SELECT digest, name FROM object")?;
+    let mut rows = find.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push(path_of(row)?);
+    }
+    Ok(all)
+}
+
+/// The objects that refer to this one. References are kept in one direction only, so that all are looked through.
+pub(super) fn referrers(conn: &Connection, of: &StorePath) -> Result<Vec<StorePath>> {
+    let mut find = conn.prepare_cached("SELECT id FROM object WHERE digest = ?1 AND name = ?2")?;
+    let id: Option<i64> = find
+        .query_row(params![of.digest(), of.name()], |row| row.get(0))
+        .optional()?;
+    let Some(id) = id else {
+        return Ok(Vec::new());
+    };
+    let mut find = conn.prepare_cached("SELECT digest, name, refs FROM object")?;
+    let mut rows = find.query([])?;
+    let mut referrers = Vec::new();
+    while let Some(row) = rows.next()? {
+        let mut packed = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        while let Some(reference) = take_number(&mut packed) {
+            if reference as i64 == id {
+                referrers.push(path_of(row)?);
+                break;
+            }
+        }
+    }
+    Ok(referrers)
+}
+
+/// A path whose digest and name are the first columns of a row.
+fn path_of(row: &Row<'_>) -> Result<StorePath> {
+    let name: String = row.get(1)?;
+    StorePath::new(row.get(0)?, &name).map_err(|error| Error::Nonsense {
+        what: format!("the name of an object of the spool: {error}"),
+    })
+}
+
 /// Where the NAR of an object is.
 pub(super) fn place(conn: &Connection, path: &StorePath) -> Result<Option<Place>> {
     let mut find =
