@@ -44,15 +44,30 @@ pub const fn encoded_len(bytes: usize) -> usize {
 /// The base 32 form of some bytes.
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
-    (0..encoded_len(bytes.len()))
-        .rev()
-        .map(|i| {
-            let (byte, shift) = (i * 5 / 8, i * 5 % 8);
-            let low = u16::from(bytes[byte]);
-            let high = bytes.get(byte + 1).map_or(0, |b| u16::from(*b) << 8);
-            char::from(ALPHABET[usize::from((low | high) >> shift & 0x1f)])
-        })
-        .collect()
+    let mut text = vec![0; encoded_len(bytes.len())];
+    encode_into(bytes, &mut text);
+    text.into_iter().map(char::from).collect()
+}
+
+/// The base 32 form of the digest in a store path.
+#[must_use]
+pub(super) fn encode_digest(bytes: &[u8; 20]) -> [u8; 32] {
+    let mut text = [0; 32];
+    encode_into(bytes, &mut text);
+    text
+}
+
+/// Five bytes are eight characters, so that both are walked in such groups: the bytes forwards, the text backwards.
+fn encode_into(bytes: &[u8], text: &mut [u8]) {
+    for (group, characters) in bytes.chunks(5).zip(text.rchunks_mut(8)) {
+        let mut bits = [0; 8];
+        bits[..group.len()].copy_from_slice(group);
+        let mut bits = u64::from_le_bytes(bits);
+        for character in characters.iter_mut().rev() {
+            *character = ALPHABET[(bits & 0x1f) as usize];
+            bits >>= 5;
+        }
+    }
 }
 
 /// Reads `N` bytes back from their base 32 form.
@@ -71,20 +86,24 @@ pub fn decode_into(text: &[u8], bytes: &mut [u8]) -> Result<(), Nix32Error> {
             found: text.len(),
         });
     }
-    bytes.fill(0);
-    for (i, character) in text.iter().rev().enumerate() {
-        let value = VALUES[usize::from(*character)];
-        if value == INVALID {
-            return Err(Nix32Error::Character(*character));
+    for (group, characters) in bytes.chunks_mut(5).zip(text.rchunks(8)) {
+        let mut bits = 0;
+        let mut seen = 0;
+        for character in characters {
+            let value = VALUES[usize::from(*character)];
+            seen |= value;
+            bits = bits << 5 | u64::from(value & 0x1f);
         }
-        let (byte, shift) = (i * 5 / 8, i * 5 % 8);
-        let bits = u16::from(value) << shift;
-        bytes[byte] |= (bits & 0xff) as u8;
-        match bytes.get_mut(byte + 1) {
-            Some(next) => *next |= (bits >> 8) as u8,
-            None if bits >> 8 != 0 => return Err(Nix32Error::Excess),
-            None => {}
+        if seen == INVALID {
+            let character = characters.iter().rev().find(|c| VALUES[usize::from(**c)] == INVALID);
+            return Err(Nix32Error::Character(character.copied().unwrap_or_default()));
         }
+        let bits = bits.to_le_bytes();
+        let (low, excess) = bits.split_at(group.len());
+        if excess.iter().any(|byte| *byte != 0) {
+            return Err(Nix32Error::Excess);
+        }
+        group.copy_from_slice(low);
     }
     Ok(())
 }

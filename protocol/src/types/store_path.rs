@@ -1,5 +1,6 @@
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,10 +13,54 @@ const HASH_CHARACTERS: usize = 32;
 /// A path in a store directory, without the directory: twenty bytes of digest and a name.
 ///
 /// Ordered as the text of its base name is; cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StorePath {
     digest: [u8; 20],
-    name: Arc<str>,
+    name: Name,
+}
+
+/// Names of up to so many bytes, which are most of them, are kept in place: 64 bytes for a path and no allocation.
+const SHORT: usize = 38;
+
+/// A name that was checked.
+#[derive(Clone, PartialEq, Eq)]
+enum Name {
+    /// With zeros behind it.
+    Short {
+        length: u8,
+        bytes: [u8; SHORT],
+    },
+    Long(Arc<str>),
+}
+
+impl Name {
+    fn new(name: &str) -> Result<Self, StorePathError> {
+        check_name(name)?;
+        let mut bytes = [0; SHORT];
+        let Some(place) = bytes.get_mut(..name.len()) else {
+            return Ok(Self::Long(name.into()));
+        };
+        place.copy_from_slice(name.as_bytes());
+        Ok(Self::Short {
+            length: name.len() as u8,
+            bytes,
+        })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or_default(),
+            Self::Long(name) => name.as_bytes(),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            // It was text when it was copied.
+            Self::Short { .. } => std::str::from_utf8(self.as_bytes()).unwrap_or_default(),
+            Self::Long(name) => name,
+        }
+    }
 }
 
 /// Why a text is not the base name of a store path.
@@ -40,10 +85,9 @@ pub enum StorePathError {
 impl StorePath {
     /// Puts a path together.
     pub fn new(digest: [u8; 20], name: &str) -> Result<Self, StorePathError> {
-        check_name(name)?;
         Ok(Self {
             digest,
-            name: name.into(),
+            name: Name::new(name)?,
         })
     }
 
@@ -81,21 +125,47 @@ impl StorePath {
     /// What follows the dash.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_str()
+    }
+
+    /// The 32 characters before the dash, and the name behind it.
+    pub(crate) fn parts(&self) -> ([u8; HASH_CHARACTERS], &[u8]) {
+        (nix32::encode_digest(&self.digest), self.name.as_bytes())
+    }
+
+    /// The digest as numbers that are ordered as its characters are: base 32 begins with the highest bits of the last
+    /// byte, and its alphabet is in ASCII order.
+    fn rank(&self) -> (u32, u128) {
+        let (low, high) = self.digest.split_at(4);
+        let high = high.first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes));
+        (low.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)), high)
     }
 
     /// Whether the name ends in `.drv`.
     #[must_use]
     pub fn is_derivation(&self) -> bool {
-        self.name.len() > 4 && self.name.ends_with(".drv")
+        let name = self.name.as_bytes();
+        name.len() > 4 && name.ends_with(b".drv")
     }
 }
 
+/// Which bytes may be in a name.
+const ALLOWED: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 128_u8 {
+        allowed[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'.' | b'_' | b'?' | b'=' | b'-');
+        byte += 1;
+    }
+    allowed
+};
+
 /// Whether `name` may follow the dash of a store path, or be the name of an output.
 pub fn check_name(name: &str) -> Result<(), StorePathError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'.' | b'_' | b'?' | b'=' | b'-');
     let dots = name == "." || name == ".." || name.starts_with(".-") || name.starts_with("..-");
-    if name.is_empty() || name.len() > MAX_NAME || dots || !name.bytes().all(allowed) {
+    let allowed = name.bytes().all(|byte| ALLOWED[usize::from(byte)]);
+    if name.is_empty() || name.len() > MAX_NAME || dots || !allowed {
         return Err(StorePathError::Name(shorten(name)));
     }
     Ok(())
@@ -111,9 +181,9 @@ pub(super) fn shorten(text: &str) -> String {
 
 impl Ord for StorePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Base 32 begins with the highest bits of the last byte, and its alphabet is in ASCII order.
-        let digits = self.digest.iter().rev().cmp(other.digest.iter().rev());
-        digits.then_with(|| self.name.cmp(&other.name))
+        let ((low, high), (other_low, other_high)) = (self.rank(), other.rank());
+        let digits = high.cmp(&other_high).then(low.cmp(&other_low));
+        digits.then_with(|| self.name.as_bytes().cmp(other.name.as_bytes()))
     }
 }
 
@@ -123,9 +193,20 @@ impl PartialOrd for StorePath {
     }
 }
 
+/// The name counts too: many names with one digest are easily made.
+impl Hash for StorePath {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.digest);
+        state.write(self.name.as_bytes());
+    }
+}
+
 impl fmt::Display for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.hash_part(), self.name)
+        let (hash, _) = self.parts();
+        f.write_str(std::str::from_utf8(&hash).unwrap_or_default())?;
+        f.write_str("-")?;
+        f.write_str(self.name())
     }
 }
 
@@ -157,6 +238,17 @@ mod tests {
         for bad in ["", ".", "..", ".-a", "..-a", "a/b", "ä", "a b", &"x".repeat(212)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn long_names_are_kept_whole() {
+        for length in [SHORT - 1, SHORT, SHORT + 1, MAX_NAME] {
+            let name = "x".repeat(length);
+            let path = StorePath::new([7; 20], &name).unwrap();
+            assert_eq!(path.name(), name);
+            assert_eq!(path, path.base_name().parse().unwrap());
+        }
+        assert_eq!(size_of::<StorePath>(), 64);
     }
 
     proptest! {
