@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::primitive::{boolean, failure, number, put_number, put_string, string, text};
+use super::primitive::{boolean, failure, number, padding, put_number, put_string, string, text};
 use super::{Negotiated, Source, Wire, WireError};
 use crate::types::{
     AddMethod, BuildMode, BuildStatus, ContentAddress, DerivedPath, DrvOutput, DrvPath, NarHash, OutputName,
@@ -45,9 +45,30 @@ impl Wire for Bytes {
     }
 }
 
+/// Writes a path with its store directory; there are many of them, so that nothing is allocated for one.
+fn put_path(path: &StorePath, on: &Negotiated, out: &mut BytesMut) {
+    let dir = on.store_dir.as_str().as_bytes();
+    let (hash, name) = path.parts();
+    let length = dir.len() + hash.len() + name.len() + 2;
+    out.reserve(length + 16);
+    put_number(length as u64, out);
+    for part in [dir, b"/", &hash, b"-", name, &[0; 8][..padding(length as u64)]] {
+        out.extend_from_slice(part);
+    }
+}
+
 /// Implements [`Wire`] for what is a short string of UTF-8.
 macro_rules! wire_text {
     ($type:ty, |$on:ident, $text:ident| $parse:expr, |$value:ident, $with:ident| $encode:expr) => {
+        wire_text!(
+            $type,
+            |$on, $text| $parse,
+            put | $value,
+            $with,
+            out | put_string($encode.as_bytes(), out)
+        );
+    };
+    ($type:ty, |$on:ident, $text:ident| $parse:expr, put |$value:ident, $with:ident, $out:ident| $put:expr) => {
         impl Wire for $type {
             async fn read<S: Source>(from: &mut S) -> Result<Self, S::Error> {
                 from.parse(|$on, input| {
@@ -60,19 +81,22 @@ macro_rules! wire_text {
                 .await
             }
 
-            fn encode(&self, $with: &Negotiated, out: &mut BytesMut) {
+            fn encode(&self, $with: &Negotiated, $out: &mut BytesMut) {
                 let $value = self;
-                put_string($encode.as_bytes(), out);
+                $put;
             }
         }
     };
 }
 
 wire_text!(String, |on, text| Ok::<_, WireError>(text.to_owned()), |it, _on| it);
-wire_text!(StorePath, |on, text| on.store_dir.parse(text), |it, on| on
-    .store_dir
-    .display(it)
-    .to_string());
+wire_text!(
+    StorePath,
+    |on, text| on.store_dir.parse(text),
+    put | it,
+    on,
+    out | put_path(it, on, out)
+);
 wire_text!(
     DrvPath,
     |on, text| on
@@ -80,7 +104,9 @@ wire_text!(
         .parse(text)
         .map_err(WireError::from)
         .and_then(|path| Ok(DrvPath::try_from(path)?)),
-    |it, on| on.store_dir.display(it.path()).to_string()
+    put | it,
+    on,
+    out | put_path(it.path(), on, out)
 );
 wire_text!(
     Option<StorePath>,
@@ -89,10 +115,12 @@ wire_text!(
     } else {
         on.store_dir.parse(text).map(Some)
     },
-    |it, on| it
-        .as_ref()
-        .map(|path| on.store_dir.display(path).to_string())
-        .unwrap_or_default()
+    put | it,
+    on,
+    out | match it {
+        Some(path) => put_path(path, on, out),
+        None => put_string(&[], out),
+    }
 );
 wire_text!(OutputName, |on, text| text.parse::<OutputName>(), |it, _on| it.as_str());
 wire_text!(NarHash, |on, text| text.parse::<NarHash>(), |it, _on| it.to_string());
