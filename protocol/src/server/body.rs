@@ -14,15 +14,17 @@ use crate::wire::{Negotiated, Wire};
 /// Bytes asked for at once where the server asks.
 const PULLED: u64 = 32 * 1024;
 
-/// What a client sends: buffered bytes, and where in a body they are.
+/// Both directions of a connection: buffered bytes, and where in a body those of the client are.
 ///
-/// The body and the watch for a hang-up both look at it while a handler runs. The lock is taken within a poll only.
-pub(super) struct Input {
+/// A handler, the body and the watch for a hang-up all look at it while a request is answered. The lock is taken
+/// within a poll only.
+pub(super) struct Wires {
     state: Mutex<State>,
 }
 
 pub(super) struct State {
     pub(super) reader: Reader,
+    pub(super) writer: Writer,
     pub(super) body: Body,
 }
 
@@ -84,11 +86,12 @@ impl Body {
     }
 }
 
-impl Input {
-    pub(super) fn new(reader: Reader) -> Self {
+impl Wires {
+    pub(super) fn new(reader: Reader, writer: Writer) -> Self {
         Self {
             state: Mutex::new(State {
                 reader,
+                writer,
                 body: Body::Ended,
             }),
         }
@@ -99,15 +102,24 @@ impl Input {
         self.state.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held; and if it did, a state in the middle would only end this connection.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sends what is to be sent.
+    pub(super) async fn flush(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.lock().writer.poll_flush(cx)).await
+    }
+
     /// Ready when the client has gone, unless something of a body is still to be read: then reading it says so.
+    ///
+    /// A handler that waits holds up nothing: answers that were kept back to go out together go out here.
     pub(super) async fn hang_up(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
+            // A failure stays: the reply cannot be sent either.
+            let _ = state.writer.poll_flush(cx);
             match state.body {
                 Body::Ended => state.reader.poll_hang_up(cx),
                 Body::Framed { .. } | Body::Pulled { .. } | Body::Nar { .. } | Body::Broken(_) => Poll::Pending,
@@ -122,8 +134,7 @@ impl Input {
 /// A body that is malformed or breaks off is an error of kind [`io::ErrorKind::InvalidData`] or
 /// [`io::ErrorKind::UnexpectedEof`], and the connection ends after the request.
 pub struct FramedBody<'a> {
-    pub(super) input: &'a Input,
-    pub(super) writer: &'a mut Writer,
+    pub(super) wires: &'a Wires,
     pub(super) on: &'a Negotiated,
     /// Whether more may be asked for where the server asks.
     pub(super) may_ask: bool,
@@ -132,8 +143,7 @@ pub struct FramedBody<'a> {
 impl AsyncRead for FramedBody<'_> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let input = this.input;
-        let mut state = input.lock();
+        let mut state = this.wires.lock();
         let state = &mut *state;
         if out.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -148,13 +158,11 @@ impl AsyncRead for FramedBody<'_> {
 
 fn poll_body(
     state: &mut State,
-    FramedBody {
-        writer, on, may_ask, ..
-    }: &mut FramedBody<'_>,
+    FramedBody { on, may_ask, .. }: &FramedBody<'_>,
     cx: &mut Context<'_>,
     out: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
-    let State { reader, body } = state;
+    let State { reader, writer, body } = state;
     loop {
         match body {
             Body::Ended => return Poll::Ready(Ok(())),

@@ -2,17 +2,15 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use super::FramedBody;
-use super::body::Input;
-use crate::io::Writer;
+use super::body::Wires;
 use crate::log::LogMessage;
 use crate::wire::Negotiated;
 
 /// What a handler has besides the request: the log channel, and what follows the request.
 pub struct Exchange<'a> {
-    pub(super) input: &'a Input,
-    pub(super) writer: &'a mut Writer,
+    pub(super) wires: &'a Wires,
     pub(super) on: &'a Negotiated,
-    pub(super) gone: &'a watch::Receiver<bool>,
+    pub(super) gone: &'a watch::Sender<bool>,
 }
 
 impl Exchange<'_> {
@@ -27,19 +25,18 @@ impl Exchange<'_> {
     pub async fn log(&mut self, message: LogMessage) {
         self.log_later(&message);
         // A failure stays: the reply cannot be sent either.
-        let _ = self.writer.flush().await;
+        let _ = self.wires.flush().await;
     }
 
     /// As [`Self::log`], but the message goes out with the next one that does, or with the reply.
     pub fn log_later(&mut self, message: &LogMessage) {
-        message.encode(self.on, &mut self.writer.out);
+        message.encode(self.on, &mut self.wires.lock().writer.out);
     }
 
     /// What follows the request; empty where nothing does.
     pub fn body(&mut self) -> FramedBody<'_> {
         FramedBody {
-            input: self.input,
-            writer: self.writer,
+            wires: self.wires,
             on: self.on,
             may_ask: true,
         }
@@ -47,7 +44,7 @@ impl Exchange<'_> {
 
     /// Ready when the client has hung up or the connection has ended; for work that outlives the handler's future.
     pub fn hung_up(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut gone = self.gone.clone();
+        let mut gone = self.gone.subscribe();
         async move {
             // An error means that the connection itself is gone.
             let _ = gone.wait_for(|gone| *gone).await;

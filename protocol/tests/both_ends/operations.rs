@@ -12,7 +12,7 @@ use nixci_protocol::op::{
 };
 use nixci_protocol::types::{BuildMode, DerivedPath, StoreDir, Trust};
 use nixci_protocol::version::Version;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use crate::fixture::*;
@@ -105,6 +105,27 @@ async fn many_requests_go_out_before_the_first_reply() {
     let error = connection.call_all(&requests, &mut ()).await.unwrap_err();
     assert_eq!(error.to_string(), "no such luck");
     still_in_step(&mut connection).await;
+}
+
+/// Answers to requests that were sent ahead go out together, but none waits for what the client sends only after it,
+/// nor for another request.
+#[tokio::test]
+async fn answers_do_not_wait_for_what_follows_them() {
+    let mut ask = words(&[1, 49]);
+    ask.extend_from_slice(b"/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-valid\0\0\0\0\0\0\0");
+    // Half of a request, and one that is never answered.
+    for behind in [&ask[..20], &words(&[40, 0])] {
+        let (mut read, mut write, _serving) = start(Store::default());
+        let mut said = b"cxin\0\0\0\0".to_vec();
+        said.extend_from_slice(&words(&[0x125, 0, 0]));
+        for part in [&ask, &ask, behind] {
+            said.extend_from_slice(part);
+        }
+        write.write_all(&said).await.unwrap();
+        let mut heard = [0; 48 + 32];
+        read.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard[48..], words(&[LAST, 1, LAST, 1]));
+    }
 }
 
 #[tokio::test]
