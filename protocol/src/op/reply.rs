@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncRead;
@@ -11,6 +12,7 @@ use crate::types::{
     BuildResult, KeyedBuildResult, OutputName, PathInfo, StorePath, SubstitutablePathInfo, UnkeyedPathInfo,
 };
 use crate::version::Version;
+use crate::wire::primitive::put_number;
 use crate::wire::{Negotiated, Wire};
 
 /// A NAR and its exact size.
@@ -82,6 +84,8 @@ replies! {
     OutputNames(BTreeSet<OutputName>) From;
     /// What is known of a path.
     PathInfo(Option<UnkeyedPathInfo>) From;
+    /// The same, of a path that is valid, without a copy of it.
+    KnownPath(Arc<PathInfo>) From;
     /// What was added, answered to `AddToStore`.
     Added(Box<PathInfo>) From;
     /// What a substituter knows.
@@ -133,7 +137,9 @@ impl Reply {
     #[must_use]
     pub fn fits(&self, wanted: ReplyShape) -> bool {
         match (self.shape(), wanted) {
-            (ReplyShape::Nothing, ReplyShape::Ack) | (ReplyShape::JsonLines, ReplyShape::Json) => true,
+            (ReplyShape::Nothing, ReplyShape::Ack)
+            | (ReplyShape::JsonLines, ReplyShape::Json)
+            | (ReplyShape::KnownPath, ReplyShape::PathInfo) => true,
             (ours, wanted) => ours == wanted,
         }
     }
@@ -155,6 +161,11 @@ impl Reply {
             Self::Paths(value) => value.encode(on, out),
             Self::OutputNames(value) => value.encode(on, out),
             Self::PathInfo(value) => value.encode(on, out),
+            Self::KnownPath(value) => {
+                // There is one.
+                put_number(1, out);
+                value.info.encode(on, out);
+            }
             Self::Substitutable(value) => value.encode(on, out),
             Self::Substitutables(value) => value.encode(on, out),
             Self::Roots(value) => value.encode(on, out),
