@@ -42,7 +42,7 @@ pub(super) async fn valid_paths(
 
 pub(super) async fn path_info(session: &mut Session, request: op::QueryPathInfo) -> Answered {
     let info = told(session.ci.core.objects.info(&request.path).await)?;
-    Ok(Reply::PathInfo(info.map(|info| info.info.clone())))
+    Ok(info.map_or(Reply::PathInfo(None), Reply::KnownPath))
 }
 
 pub(super) async fn referrers(session: &mut Session, request: op::QueryReferrers) -> Answered {

@@ -194,6 +194,12 @@ async fn shake_hands(reader: &mut Reader, writer: &mut Writer, hello: Hello) -> 
     }
 }
 
+impl AsMut<Self> for Connection {
+    fn as_mut(&mut self) -> &mut Self {
+        self
+    }
+}
+
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")

@@ -6,8 +6,10 @@ mod control;
 mod error;
 mod log_sink;
 mod nar;
+mod nar_stream;
 
 pub use connection::{Connection, Hello};
 pub use control::ControlStream;
 pub use error::Error;
 pub use log_sink::{LogFn, LogSink};
+pub use nar_stream::NarStream;

@@ -153,7 +153,16 @@ impl Remote {
         Ok(Pooled {
             link: Some(link),
             home: self.0.clone(),
-            _slot: slot,
+            _slot: Some(slot),
+        })
+    }
+
+    /// As [`Self::acquire`], but not counted: the caller bounds how many there are.
+    pub async fn borrow(&self) -> Result<Pooled, Unreachable> {
+        Ok(Pooled {
+            link: Some(self.take().await?),
+            home: self.0.clone(),
+            _slot: None,
         })
     }
 
@@ -348,7 +357,7 @@ pub struct Pooled {
     link: Option<Link>,
     home: Arc<Inner>,
     // Freed after the connection is back.
-    _slot: OwnedSemaphorePermit,
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Pooled {
@@ -377,6 +386,12 @@ impl Deref for Pooled {
 impl DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Link {
         self.link.as_mut().expect("taken only at the end")
+    }
+}
+
+impl AsMut<Connection> for Pooled {
+    fn as_mut(&mut self) -> &mut Connection {
+        self
     }
 }
 
