@@ -99,7 +99,9 @@ pub(crate) fn path_info(world: &World) -> Outcome<Vec<Value>> {
 }
 
 fn one_by_one(connection: &mut Raw, pairs: &[Pair]) -> Outcome<()> {
-    pairs.iter().try_for_each(|(request, reply)| connection.ask(request, reply))
+    pairs
+        .iter()
+        .try_for_each(|(request, reply)| connection.ask(request, reply))
 }
 
 /// All pairs, shared out among so many connections, in questions per second.

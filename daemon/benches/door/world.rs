@@ -82,7 +82,11 @@ pub(crate) fn in_front_of(stock: &TestDaemon) -> Service {
 
 /// The recorded graph, generated texts up to [`PATHS`], and the outputs of some roots.
 fn made_once(recorded: &recorded::Recorded, roots: &[String]) -> Outcome<PathBuf> {
-    let key = recorded.root().parent().and_then(Path::file_name).ok_or("the recorded store has a folder")?;
+    let key = recorded
+        .root()
+        .parent()
+        .and_then(Path::file_name)
+        .ok_or("the recorded store has a folder")?;
     let home = cache_dir().join(format!("door-{PATHS}-{BUILT}-{}", key.to_string_lossy()));
     let lock = File::create(home.with_extension("lock"))?;
     lock.lock()?;
@@ -97,13 +101,24 @@ fn made_once(recorded: &recorded::Recorded, roots: &[String]) -> Outcome<PathBuf
         recorded.copy_store(&partial);
         fs::rename(&partial, &root)?;
     }
-    let daemon = TestDaemon::builder(STOCK).config("fsync-metadata = false").root(&root).start();
+    let daemon = TestDaemon::builder(STOCK)
+        .config("fsync-metadata = false")
+        .root(&root)
+        .start();
     let more = PATHS.saturating_sub(recorded.paths().len());
-    let expression =
-        format!("builtins.genList (n: builtins.toFile \"generated-${{toString n}}\" \"text ${{toString n}}\\n\") {more}");
+    let expression = format!(
+        "builtins.genList (n: builtins.toFile \"generated-${{toString n}}\" \"text ${{toString n}}\\n\") {more}"
+    );
     let output = daemon
         .local_command("nix-instantiate")
-        .args(["--eval", "--strict", "--json", "--read-write-mode", "--expr", &expression])
+        .args([
+            "--eval",
+            "--strict",
+            "--json",
+            "--read-write-mode",
+            "--expr",
+            &expression,
+        ])
         .output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
