@@ -2,6 +2,8 @@
 //!
 //! The grammar is the business of `nix-derivation`; its types end in this file.
 
+use std::collections::BTreeSet;
+
 use nixci_protocol::types::{DrvPath, NotADerivation, StoreDir, StorePath, StorePathError};
 
 /// The feature a builder must have where output paths are only known after the build.
@@ -82,6 +84,51 @@ impl Derivation {
     pub fn references(&self) -> impl Iterator<Item = &StorePath> {
         self.input_drvs.iter().chain(&self.input_srcs)
     }
+}
+
+/// What building a derivation would take: for the question what would be built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// The derivations it needs directly, and which outputs of each.
+    pub inputs: Vec<(StorePath, BTreeSet<String>)>,
+    /// Whether it needs outputs of derivations that are outputs themselves.
+    pub has_dynamic_inputs: bool,
+    /// Whether its outputs may be substituted.
+    pub may_be_substituted: bool,
+}
+
+impl Recipe {
+    /// Reads the content of a `.drv`.
+    pub fn parse(path: &DrvPath, dir: &StoreDir, content: &[u8]) -> Result<Self, DerivationError> {
+        let read = || {
+            let dir = nix_derivation::StoreDir::new(dir.as_str())?;
+            let parsed = nix_derivation::Derivation::from_aterm_bytes_in(content, path.name(), dir)?;
+            let mut inputs = Vec::with_capacity(parsed.input_derivations().len());
+            let mut has_dynamic_inputs = false;
+            for (input, wanted) in parsed.input_derivations() {
+                has_dynamic_inputs |= !wanted.dynamic_outputs().is_empty();
+                inputs.push((ours(input)?, wanted.outputs().clone()));
+            }
+            Ok(Self {
+                inputs,
+                has_dynamic_inputs,
+                may_be_substituted: may_be_substituted(&parsed),
+            })
+        };
+        read().map_err(|reason| DerivationError {
+            path: path.clone(),
+            reason,
+        })
+    }
+}
+
+/// `allowSubstitutes`, which is on unless set otherwise.
+fn may_be_substituted(parsed: &nix_derivation::Derivation) -> bool {
+    const KEY: &str = "allowSubstitutes";
+    if let Some(attributes) = parsed.structured_attrs() {
+        return attributes.get(KEY).and_then(serde_json::Value::as_bool).unwrap_or(true);
+    }
+    parsed.environment().get(KEY).is_none_or(|value| value == b"1")
 }
 
 fn parse(path: &DrvPath, dir: &StoreDir, content: &[u8]) -> Result<Derivation, DerivationFault> {
@@ -198,6 +245,29 @@ mod tests {
                 is_fixed: false
             }]
         );
+    }
+
+    #[test]
+    fn a_recipe_says_which_outputs_are_needed_and_whether_others_may_bring_them() {
+        let recipe = |environment: &str| {
+            let path = format!("{HASH}-thing.drv").parse().unwrap();
+            let content = format!(
+                r#"Derive([("out","/nix/store/H-thing","","")],[("/nix/store/H-a.drv",["dev","out"])],[],"s","b",[],[{environment}])"#
+            );
+            Recipe::parse(&path, &StoreDir::default(), content.replace('H', HASH).as_bytes()).unwrap()
+        };
+        let plain = recipe("");
+        let (input, outputs) = &plain.inputs[0];
+        assert_eq!(input.name(), "a.drv");
+        assert!(outputs.iter().eq(["dev", "out"]) && plain.may_be_substituted && !plain.has_dynamic_inputs);
+        for (environment, may) in [
+            (r#"("allowSubstitutes","1")"#, true),
+            (r#"("allowSubstitutes","")"#, false),
+            (r#"("__json","{\"allowSubstitutes\":false}")"#, false),
+            (r#"("__json","{\"allowSubstitutes\":true}")"#, true),
+        ] {
+            assert_eq!(recipe(environment).may_be_substituted, may, "{environment}");
+        }
     }
 
     #[test]

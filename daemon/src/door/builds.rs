@@ -11,6 +11,7 @@ use nixci_protocol::types::{BuildMode, BuildResult, DerivedPath, SingleDerivedPa
 use super::session::{Session, refuse};
 use super::upstream::Relay;
 use crate::build::{BuildLog, Told};
+use crate::config::Writes;
 
 type Answered = Result<Reply, HandlerError>;
 
@@ -54,6 +55,14 @@ fn only_normal(mode: BuildMode) -> Result<(), HandlerError> {
 }
 
 pub(super) async fn missing(session: &mut Session, request: op::QueryMissing, exchange: &mut Exchange<'_>) -> Answered {
+    match session.ci.core.config.listen.writes {
+        Writes::Through => return session.upstream.ask(&request, exchange).await,
+        Writes::Spool => {
+            if let Some(answer) = super::missing::from_spool(session, &request, exchange).await? {
+                return Ok(answer);
+            }
+        }
+    }
     let needed = needed(session, &request.paths);
     session.upstream.forward(needed).await?;
     session.upstream.ask(&request, exchange).await

@@ -9,6 +9,7 @@ mod add;
 mod builds;
 mod control;
 mod inflate;
+mod missing;
 mod options;
 mod query;
 mod session;

@@ -6,5 +6,6 @@
 mod common;
 
 mod client;
+mod missing;
 mod query;
 mod stock;

@@ -4,7 +4,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use crate::client::all_outputs;
-use crate::common::{config, connect_stock};
+use crate::common::config;
 use nixci_daemon::config::Writes;
 use nixci_daemon::start;
 use nixci_protocol::client::{Connection, Hello};

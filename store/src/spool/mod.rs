@@ -246,6 +246,14 @@ impl Spool {
         Ok(nar.and_then(|nar| FileNar::contents(&nar).map(|content| nar.slice_ref(content))))
     }
 
+    /// As [`Self::file`] for many, in the order given. All are held in memory, so callers ask for some hundreds at a
+    /// time.
+    pub async fn files(&self, paths: Vec<StorePath>) -> Result<Vec<Option<Bytes>>> {
+        let nars = self.database.read(move |conn| objects::small(conn, &paths)).await?;
+        let content = |nar: Bytes| FileNar::contents(&nar).map(|content| nar.slice_ref(content));
+        Ok(nars.into_iter().map(|nar| nar.and_then(content)).collect())
+    }
+
     /// Finishes what is queued and closes the database; afterwards adding is refused.
     pub async fn close(&self) {
         self.database.close().await;

@@ -308,6 +308,29 @@ pub(super) fn block(conn: &Connection, id: i64) -> Result<Bytes> {
     Ok(content.into())
 }
 
+/// The NARs of objects that are in blocks, in the order given; each block is unpacked once.
+pub(super) fn small(conn: &Connection, paths: &[StorePath]) -> Result<Vec<Option<Bytes>>> {
+    let mut places = Vec::new();
+    for (nth, path) in paths.iter().enumerate() {
+        if let Some(Place::Block { block, at, size }) = place(conn, path)? {
+            places.push((block, at, size, nth));
+        }
+    }
+    places.sort_unstable();
+    let mut nars = vec![None; paths.len()];
+    let mut unpacked: Option<(i64, Bytes)> = None;
+    for (id, at, size, nth) in places {
+        let content = match &unpacked {
+            Some((of, content)) if *of == id => content,
+            Some(_) | None => &unpacked.insert((id, block(conn, id)?)).1,
+        };
+        let end = at.checked_add(size).filter(|end| *end <= content.len());
+        let end = end.ok_or_else(|| nonsense(&paths[nth], "its block is too short"))?;
+        nars[nth] = Some(Bytes::copy_from_slice(&content[at..end]));
+    }
+    Ok(nars)
+}
+
 fn info(row: &Row<'_>, path: &StorePath, names: &mut Names<'_>) -> Result<PathInfo> {
     let deriver: Option<String> = row.get(1)?;
     let signatures: String = row.get(4)?;
