@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nixci_store::index;
 
 use crate::config::ConfigError;
+use crate::principal::TokenError;
 use crate::read::ReadError;
 
 /// Why the daemon did not start. Nothing is left bound or locked.
@@ -40,6 +41,9 @@ pub enum StartError {
         /// What is there.
         path: PathBuf,
     },
+    /// The hash of a token cannot be used.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// An address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Bind {

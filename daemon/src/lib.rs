@@ -38,6 +38,6 @@ pub use ci::{Answer, Ci, Lines};
 pub use config::Config;
 pub use error::{CiError, StartError};
 pub use listen::raise_file_limit;
-pub use principal::Principal;
+pub use principal::{Lowered, Principal, TokenError, TokenHash, new_token};
 pub use start::{Running, start};
 pub use stdio::{StdioError, default_sockets, stdio};

@@ -1,14 +1,17 @@
 //! `nixci-daemon`: arguments, logs and signals around [`nixci_daemon::start`].
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use nixci_daemon::Config;
+use nixci_daemon::{Config, Lowered, TokenHash};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+/// The longest token that is read.
+const TOKEN_BYTES: u64 = 4096;
 
 /// A Nix-native CI daemon: takes derivations, builds them on Nix stores, remembers what became of them.
 #[derive(Debug, Parser)]
@@ -23,6 +26,9 @@ struct Args {
     /// The same as the command `stdio`, so that stock clients can name this program as `remote-program`.
     #[arg(long, hide = true)]
     stdio: bool,
+    /// Given by stock clients whose URI has `remote-store`.
+    #[arg(long, hide = true, requires = "stdio")]
+    store: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -47,9 +53,25 @@ enum Command {
         /// The daemon's socket; by default that of the configuration, then the user's, then the system's.
         #[arg(long, env = "NIXCI_SOCKET")]
         socket: Option<PathBuf>,
+        /// Speaks for the holder of an ssh key, by this name and without trust: for `command="…"` in
+        /// `authorized_keys`. Works as root or as the daemon's own user.
+        #[arg(long, value_name = "NAME")]
+        principal: Option<String>,
+        /// The holder of the key is trusted as far as the user that runs this is.
+        #[arg(long, requires = "principal")]
+        trusted: bool,
         /// Given by stock clients; this is what the command does anyway.
         #[arg(long = "stdio", hide = true)]
         _stdio: bool,
+        /// Given by stock clients whose URI has `remote-store`.
+        #[arg(long, hide = true)]
+        store: Option<String>,
+    },
+    /// Prints the SHA-256 of a token, for `[[token]]` in the configuration.
+    HashToken {
+        /// Makes a token and prints it with its hash, in place of reading one from standard input.
+        #[arg(long)]
+        new: bool,
     },
 }
 
@@ -79,8 +101,22 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             )?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Stdio { socket, .. }) => stdio(socket, args.config.as_deref()),
-        None if args.stdio => stdio(None, args.config.as_deref()),
+        Some(Command::Stdio {
+            socket,
+            principal,
+            trusted,
+            store,
+            _stdio,
+        }) => {
+            only_store(store.as_deref())?;
+            let lowered = principal.map(|name| lowered(&name, trusted)).transpose()?;
+            stdio(socket, args.config.as_deref(), lowered.as_ref())
+        }
+        Some(Command::HashToken { new }) => hash_token(new),
+        None if args.stdio => {
+            only_store(args.store.as_deref())?;
+            stdio(None, args.config.as_deref(), None)
+        }
         None => serve(load(args.config.as_deref())?, args.log_format),
     }
 }
@@ -92,7 +128,41 @@ fn load(path: Option<&Path>) -> anyhow::Result<Config> {
     })
 }
 
-fn stdio(socket: Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+fn lowered(name: &str, trusted: bool) -> anyhow::Result<Lowered> {
+    Lowered::new(name, trusted)
+        .with_context(|| format!("`{name}` cannot be a principal; use letters, digits and `._+@-`, at most 64 of them"))
+}
+
+/// There is one store here, whatever the client would like.
+fn only_store(asked: Option<&str>) -> anyhow::Result<()> {
+    match asked {
+        None | Some("" | "auto" | "daemon") => Ok(()),
+        Some(other) => {
+            anyhow::bail!(
+                "only the store of this daemon can be reached here, not `{other}`; leave `remote-store` out of the client's URI"
+            )
+        }
+    }
+}
+
+fn hash_token(new: bool) -> anyhow::Result<ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    if new {
+        let token = nixci_daemon::new_token()?;
+        let hash = TokenHash::of(&token)?;
+        writeln!(stdout, "token:  {token}\nsha256: {hash}")?;
+    } else {
+        let mut token = String::new();
+        std::io::stdin()
+            .take(TOKEN_BYTES)
+            .read_to_string(&mut token)
+            .context("failed to read a token from standard input")?;
+        writeln!(stdout, "{}", TokenHash::of(token.trim_end_matches(['\r', '\n']))?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stdio(socket: Option<PathBuf>, config: Option<&Path>, lowered: Option<&Lowered>) -> anyhow::Result<ExitCode> {
     let candidates = match (socket, config) {
         (Some(socket), _) => vec![socket],
         (None, Some(config)) => vec![Config::load(config)?.listen.socket],
@@ -102,7 +172,7 @@ fn stdio(socket: Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<ExitC
         .enable_all()
         .build()
         .context("failed to start the runtime")?
-        .block_on(nixci_daemon::stdio(&candidates))?;
+        .block_on(nixci_daemon::stdio(&candidates, lowered))?;
     // Standard input is read by a thread that cannot be interrupted; leave without waiting for it.
     std::process::exit(0)
 }

@@ -19,8 +19,10 @@ use crate::core::{BuildStore, Core};
 use crate::door::Door;
 use crate::error::{StartError, told};
 use crate::forward::Holders;
+use crate::http::Guard;
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
+use crate::principal::Tokens;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::submit::{self, Attendance};
@@ -56,6 +58,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
     let stores = stores(&config)?;
     let readers = readers(&config)?;
+    let guard = Guard::new(config.listen.http_read, Tokens::load(&config.tokens)?);
     let (index, spool, logs) = open(&config).await?;
     let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
     let http = match config.listen.http {
@@ -96,9 +99,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
     if let Some(listener) = http {
-        core.stop.listeners.spawn(serve_http(listener, ci.clone()));
+        core.stop.listeners.spawn(serve_http(listener, ci.clone(), guard));
     }
     let door = Door::new(ci.clone());
+    let names = door.rules().clone();
+    working.spawn_blocking(move || names.check_names());
     core.stop
         .listeners
         .spawn(listen::accept(socket, door, core.stop.clone()));
@@ -204,9 +209,9 @@ fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'sta
     }
 }
 
-async fn serve_http(listener: TcpListener, ci: Ci) {
+async fn serve_http(listener: TcpListener, ci: Ci, guard: Guard) {
     let stop = ci.core.stop.clone();
-    let router = http::router(ci.reader().clone());
+    let router = guard.around(http::router(ci.reader().clone()));
     // Event streams end by themselves never: they are cut off with the other connections.
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop.accepting.clone().cancelled_owned());
     tokio::select! {

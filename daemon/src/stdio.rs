@@ -1,7 +1,9 @@
 //! `nixci-daemon stdio`: bytes between standard input and output and the daemon's socket.
 //!
 //! The protocol is not looked at, so features pass; trust comes from the socket peer, which is this
-//! process.
+//! process, unless it says that it speaks for somebody else: then that one gets no more than this process
+//! has, and only what is asked for. What an ssh client asked to be run (`SSH_ORIGINAL_COMMAND`) is not
+//! looked at: a forced command says all there is to say, and whoever holds a key may write there what he likes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use crate::config::Config;
+use crate::listen::preamble;
+use crate::principal::Lowered;
 
 /// Why the pipe could not be made or broke.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +47,16 @@ pub fn default_sockets() -> Vec<PathBuf> {
     }
 }
 
-/// Passes bytes both ways until the daemon closes. Cancelling it closes the connection.
-pub async fn stdio(candidates: &[PathBuf]) -> Result<(), StdioError> {
+/// Passes bytes both ways until the daemon closes, for the holder of a key where `lowered` names one.
+/// Cancelling it closes the connection.
+pub async fn stdio(candidates: &[PathBuf], lowered: Option<&Lowered>) -> Result<(), StdioError> {
     let stream = connect(candidates).await?;
     let (mut from_daemon, mut to_daemon) = stream.into_split();
+    let preamble = lowered.map(preamble::encode).transpose().map_err(StdioError::Copy)?;
     let upwards = async {
+        if let Some(preamble) = &preamble {
+            to_daemon.write_all(preamble).await?;
+        }
         tokio::io::copy(&mut tokio::io::stdin(), &mut to_daemon).await?;
         to_daemon.shutdown().await
     };

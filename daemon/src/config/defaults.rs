@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nixci_protocol::wire::Limits as WireLimits;
 
-use super::{Limits, Retention};
+use super::{Limits, Retention, Users};
 
 /// What the defaults depend on, taken once so that tests can say otherwise.
 #[derive(Debug, Clone, Default)]
@@ -56,8 +56,12 @@ impl Surroundings {
     }
 
     /// Root and the daemon's own user.
-    pub(super) fn trusted_users(&self) -> Vec<u32> {
-        if self.uid == 0 { vec![0] } else { vec![0, self.uid] }
+    pub(super) fn trusted_users(&self) -> Vec<Users> {
+        let mut users = vec![Users::Uid(0)];
+        if self.uid != 0 {
+            users.push(Users::Uid(self.uid));
+        }
+        users
     }
 }
 

@@ -10,11 +10,13 @@ use nixci_store::remote::StoreUri;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::defaults::{self, Surroundings};
 use super::error::Problem;
-use super::{Config, Dispatch, Limits, Listen, Retention, Store, Writes, duration, keys};
+use super::tokens::{TokenTable, tokens};
+use super::users::Users;
+use super::{Config, Dispatch, HttpRead, Limits, Listen, Retention, Store, Writes, duration, keys};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +27,7 @@ struct File {
     store: Option<Vec<StoreTable>>,
     limits: Option<LimitsTable>,
     retention: Option<RetentionTable>,
+    token: Option<Vec<TokenTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +37,9 @@ struct ListenTable {
     mode: Option<Spanned<String>>,
     http: Option<Spanned<String>>,
     writes: Option<Spanned<String>>,
-    trusted_users: Option<Vec<u32>>,
+    trusted_users: Option<Vec<Users>>,
+    allowed_users: Option<Vec<Users>>,
+    http_read: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,13 +89,13 @@ struct RetentionTable {
 }
 
 /// Collects problems with the lines they are in.
-struct Check<'t> {
+pub(super) struct Check<'t> {
     text: &'t str,
     problems: Vec<Problem>,
 }
 
 impl Check<'_> {
-    fn at(&mut self, offset: usize, message: String) {
+    pub(super) fn at(&mut self, offset: usize, message: String) {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
         self.problems.push(Problem {
@@ -126,6 +131,14 @@ impl Check<'_> {
         }
     }
 
+    fn known_in_each<T: DeserializeOwned>(&mut self, tables: &DeArray<'_>, place: &str) {
+        for table in tables {
+            if let DeValue::Table(table) = table.get_ref() {
+                self.known::<T>(table, place);
+            }
+        }
+    }
+
     fn known_everywhere(&mut self, root: &DeTable<'_>) {
         self.known::<File>(root, "at the top level");
         for (key, value) in root {
@@ -133,13 +146,8 @@ impl Check<'_> {
                 ("listen", DeValue::Table(table)) => self.known::<ListenTable>(table, "in [listen]"),
                 ("limits", DeValue::Table(table)) => self.known::<LimitsTable>(table, "in [limits]"),
                 ("retention", DeValue::Table(table)) => self.known::<RetentionTable>(table, "in [retention]"),
-                ("store", DeValue::Array(stores)) => {
-                    for store in stores {
-                        if let DeValue::Table(table) = store.get_ref() {
-                            self.known::<StoreTable>(table, "in [[store]]");
-                        }
-                    }
-                }
+                ("store", DeValue::Array(stores)) => self.known_in_each::<StoreTable>(stores, "in [[store]]"),
+                ("token", DeValue::Array(tokens)) => self.known_in_each::<TokenTable>(tokens, "in [[token]]"),
                 _ => {}
             }
         }
@@ -206,6 +214,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
             |text| duration::parse(text),
         ),
     };
+    let tokens = tokens(file.token, check);
     Some(Config {
         state_dir: state_dir?,
         store_dir,
@@ -213,6 +222,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
         stores,
         limits,
         retention,
+        tokens,
     })
 }
 
@@ -271,7 +281,13 @@ fn listen(table: ListenTable, around: &Surroundings, check: &mut Check<'_>) -> O
             "through" => Ok(Writes::Through),
             _ => Err(format!("`writes` is `{text}`; it can be \"spool\" or \"through\"")),
         }),
+        http_read: check.value(table.http_read, HttpRead::Everyone, |text| match text.as_str() {
+            "everyone" => Ok(HttpRead::Everyone),
+            "token" => Ok(HttpRead::Token),
+            _ => Err(format!("`http_read` is `{text}`; it can be \"everyone\" or \"token\"")),
+        }),
         trusted_users: table.trusted_users.unwrap_or_else(|| around.trusted_users()),
+        allowed_users: table.allowed_users.unwrap_or_else(|| vec![Users::Everyone]),
     })
 }
 

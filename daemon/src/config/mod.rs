@@ -8,6 +8,8 @@ mod duration;
 mod error;
 mod file;
 mod keys;
+mod tokens;
+mod users;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use nixci_protocol::types::StoreDir;
 use nixci_protocol::wire::Limits as WireLimits;
 
 pub use error::{ConfigError, Problem};
+pub use tokens::{HashFrom, Right, Token};
+pub use users::Users;
 
 /// Everything the daemon is told. Made by [`Config::load`], [`Config::per_user`] or, in tests and
 /// for `--embedded`, [`Config::in_folder`].
@@ -34,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is kept for how long.
     pub retention: Retention,
+    /// Who may ask over HTTP by token; names are unique.
+    pub tokens: Vec<Token>,
 }
 
 /// What is listened on, and what is done with what arrives.
@@ -47,9 +53,23 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
     /// What stock clients' writes do.
     pub writes: Writes,
-    /// Users who may add what carries no proof of its content. Root and the daemon's own user are
-    /// in it by default.
-    pub trusted_users: Vec<u32>,
+    /// Who may ask over HTTP.
+    pub http_read: HttpRead,
+    /// Users who may add what carries no proof of its content, and who look after the store behind the
+    /// door. Root and the daemon's own user are in it by default.
+    pub trusted_users: Vec<Users>,
+    /// Users who may connect to the socket besides the trusted ones; everybody by default, as far as the
+    /// socket's mode lets them in.
+    pub allowed_users: Vec<Users>,
+}
+
+/// Who may ask over HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpRead {
+    /// Everybody who reaches the address.
+    Everyone,
+    /// Who has a token with the right `read`.
+    Token,
 }
 
 /// What a stock client's writes do.
@@ -170,7 +190,9 @@ impl Config {
                 mode: 0o600,
                 http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
                 writes: Writes::Spool,
+                http_read: HttpRead::Everyone,
                 trusted_users: around.trusted_users(),
+                allowed_users: vec![Users::Everyone],
             },
             stores: vec![Store {
                 name: "default".to_owned(),
@@ -183,6 +205,7 @@ impl Config {
             }],
             limits: Limits::default(),
             retention: Retention::default(),
+            tokens: Vec::new(),
         }
     }
 }

@@ -19,7 +19,9 @@ fn a_whole_file_is_read() {
             mode = "0660"
             http = "127.0.0.1:8473"
             writes = "through"
-            trusted_users = [0, 1000]
+            trusted_users = [0, "alice", "@wheel"]
+            allowed_users = ["*"]
+            http_read = "token"
 
             [[store]]
             name = "big"
@@ -42,6 +44,15 @@ fn a_whole_file_is_read() {
 
             [retention]
             failures = "3d"
+
+            [[token]]
+            name = "cache"
+            sha256 = "0123456789abcdef0123456789ABCDEF0123456789abcdef0123456789abcdef"
+            rights = ["read"]
+
+            [[token]]
+            name = "runner"
+            file = "/run/credentials/nixci/runner"
         "#,
         Path::new("ci.toml"),
     )
@@ -50,6 +61,12 @@ fn a_whole_file_is_read() {
     assert_eq!(config.store_dir.to_string(), "/gnu/store");
     assert_eq!(config.listen.mode, 0o660);
     assert_eq!(config.listen.writes, Writes::Through);
+    let trusted: Vec<String> = config.listen.trusted_users.iter().map(Users::to_string).collect();
+    assert_eq!(trusted, ["0", "alice", "@wheel"]);
+    assert_eq!(config.listen.allowed_users, [Users::Everyone]);
+    assert_eq!(config.listen.http_read, HttpRead::Token);
+    assert_eq!(config.tokens[0].rights, [Right::Read]);
+    assert!(matches!(&config.tokens[1].hash, HashFrom::File(file) if file.ends_with("runner")));
     assert_eq!(config.listen.http, Some("127.0.0.1:8473".parse().unwrap()));
     assert_eq!(config.stores[0].dispatch, Dispatch::Root);
     assert_eq!(config.stores[1].uri, "auto");
@@ -115,6 +132,43 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
         (
             "[limits]\nmax_strings = 9",
             "ci.toml:2: unknown key `max_strings` in [limits]; did you mean `max_string`?",
+        ),
+        (
+            "[listen]\ntrusted_users = [\n0,\n\"a b\"]",
+            "ci.toml:4: `a b` names no users; write a user's name or number",
+        ),
+        ("[listen]\nallowed_users = [-1]", "ci.toml:2: -1 is no user's number"),
+        (
+            "[listen]\nhttp_read = \"none\"",
+            "ci.toml:2: `http_read` is `none`; it can be",
+        ),
+        (
+            "[[token]]\nname = \"a\"",
+            "ci.toml:2: token `a` needs `sha256` or a `file` with it",
+        ),
+        (
+            "[[token]]\nname = \"a\"\nsha256 = \"a secret\"",
+            "ci.toml:3: `sha256` of token `a`: a hash of a token has 64 hexadecimal digits",
+        ),
+        (
+            "[[token]]\nname = \"a\"\nfile = \"rel\"",
+            "ci.toml:3: `rel` must be an absolute path",
+        ),
+        (
+            "[[token]]\nname = \"a\"\nfile = \"/x\"\nrights = [\"read\",\n\"submit\"]",
+            "ci.toml:5: `submit` is no right; known is \"read\"",
+        ),
+        (
+            "[[token]]\nname = \"a:b\"\nfile = \"/x\"",
+            "ci.toml:2: `a:b` cannot name a token",
+        ),
+        (
+            "[[token]]\nname = \"a\"\nfile = \"/x\"\n[[token]]\nname = \"a\"\nfile = \"/y\"",
+            "ci.toml:5: there are two tokens named `a`",
+        ),
+        (
+            "[[token]]\nname = \"a\"\nhash = \"x\"",
+            "ci.toml:3: unknown key `hash` in [[token]]; known are",
         ),
         ("[listen\n", "ci.toml:1: "),
         ("state_dir = \"/a\"\nstate_dir = \"/b\"", "ci.toml:2: duplicate key"),

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 use crate::ci::Ci;
 use crate::config::Limits;
 use crate::error::told;
-use crate::principal::Principal;
+use crate::principal::{Principal, Rules};
 use session::Session;
 
 /// The version stock clients are told. They compare it with nothing we do differently.
@@ -36,16 +36,18 @@ const VERSION_TEXT: &str = concat!("2.26.0 (nixci ", env!("CARGO_PKG_VERSION"), 
 #[derive(Debug)]
 pub(crate) struct Door {
     ci: Ci,
+    rules: Rules,
 }
 
 impl Door {
     pub(crate) fn new(ci: Ci) -> Arc<Self> {
-        Arc::new(Self { ci })
+        let rules = Rules::new(&ci.core.config.listen);
+        Arc::new(Self { ci, rules })
     }
 
-    /// Whether a local user may add what carries no proof of its content.
-    pub(crate) fn trusts(&self, uid: u32) -> bool {
-        self.ci.core.config.listen.trusted_users.contains(&uid)
+    /// Who is let in, and trusted.
+    pub(crate) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     /// What is refused above which size.

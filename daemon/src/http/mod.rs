@@ -1,6 +1,6 @@
 //! HTTP on loopback: pages for people, JSON for programs, metrics for Prometheus.
 //!
-//! Everything here reads; nothing can be changed through it, so it needs no principals. Pages are rendered
+//! Everything here reads; nothing can be changed through it. Who may read, [`guard`] decides. Pages are rendered
 //! whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of
 //! evaluations, builds, attempts and log lines stay what they are for ever.
 
@@ -8,6 +8,7 @@ mod api;
 pub(crate) mod assets;
 mod error;
 mod events;
+mod guard;
 mod layers;
 mod metrics;
 mod pages;
@@ -23,6 +24,7 @@ use axum::Router;
 use axum::routing::get;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub(crate) use self::guard::Guard;
 pub(crate) use self::metrics::attempt_ended;
 use crate::read::Reader;
 

@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use nixci_protocol::server::Greeted;
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::BoundSocket;
 use super::admission::{Admission, Full, Place, Places};
 use super::files;
 use super::park::Parked;
+use super::{BoundSocket, preamble};
 use crate::door::Door;
-use crate::principal::Principal;
+use crate::principal::{Lowered, Peer, Principal};
 use crate::shutdown::Shutdown;
 
 /// The longest pause after `accept` failed, for instance because file descriptors ran out.
@@ -67,21 +68,21 @@ pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown)
             }
         };
         pause = FIRST_PAUSE;
-        let uid = match stream.peer_cred() {
-            Ok(peer) => peer.uid(),
+        let peer: Peer = match stream.peer_cred() {
+            Ok(peer) => peer.into(),
             Err(error) => {
                 warn!(%error, "failed to ask who is connecting: {error}");
                 continue;
             }
         };
-        let place = reception.place(uid);
+        let place = reception.place(peer.uid);
         let reception = reception.clone();
         let token = stop.connections.clone();
         stop.serving.spawn(async move {
             // Large states live on the heap only while somebody is served, and a task that waits is small.
             let receiving = std::panic::AssertUnwindSafe(async {
                 tokio::select! {
-                    () = reception.receive(stream, uid, place, token.clone()) => {}
+                    () = reception.receive(stream, peer, place, token.clone()) => {}
                     () = async {
                         token.cancelled().await;
                         tokio::time::sleep(GRACE).await;
@@ -113,13 +114,15 @@ impl Reception {
         self.admission.admit(uid)
     }
 
-    async fn receive(&self, stream: UnixStream, uid: u32, place: Result<Place, Full>, stop: CancellationToken) {
-        let who = Principal::local(uid, self.door.trusts(uid));
+    async fn receive(&self, stream: UnixStream, peer: Peer, place: Result<Place, Full>, stop: CancellationToken) {
         let (read, write) = stream.into_split();
         let read = Parked::new(read, stop);
+        // Until more is known a client has no more than its user's number.
+        let user = Principal::local(peer.uid, false);
         match place {
             Ok(place) => {
-                let Some(greeted) = self.greet(self.door.greet(read, write, &who), &who, &place).await else {
+                let welcome = self.welcome(read, write, peer);
+                let Some((greeted, who)) = self.greet(welcome, &user, &place).await else {
                     return;
                 };
                 self.door.serve(greeted, who).await;
@@ -128,23 +131,59 @@ impl Reception {
             Err(full) => {
                 let text = full.to_string();
                 if self.admission.may_tell(Instant::now()) {
-                    warn!(principal = who.name(), "refused a connection: {text}");
+                    warn!(principal = user.name(), "refused a connection: {text}");
                 }
                 let Ok(_turn) = self.refusals.try_acquire() else { return };
-                let refusing = self.door.refuse(read, write, &who, text);
+                let refusing = self.door.refuse(read, write, &user, text);
                 // Whoever does not even listen is let go.
                 drop(tokio::time::timeout(REFUSAL_TIME, refusing).await);
             }
         }
     }
 
+    /// Finds out who a client is, and shakes hands; none when it is not served.
+    async fn welcome(
+        &self,
+        mut read: Parked<OwnedReadHalf>,
+        write: OwnedWriteHalf,
+        peer: Peer,
+    ) -> Option<(Greeted, Principal)> {
+        let user = Principal::local(peer.uid, false);
+        let mut opening = match preamble::read(&mut read).await {
+            Ok(opening) => opening,
+            Err(error) => {
+                debug!(principal = user.name(), "a connection ended before it began: {error}");
+                return None;
+            }
+        };
+        let who = match opening.lowered.take() {
+            Some(Err(message)) => Err(message),
+            Some(Ok(lowered)) => self.admit(peer, Some(&lowered)).await,
+            None => self.admit(peer, None).await,
+        };
+        let read = opening.then(read);
+        match who {
+            Ok(who) => Some((self.door.greet(read, write, &who).await?, who)),
+            Err(message) => {
+                warn!(principal = user.name(), "refused a connection: {message}");
+                self.door.refuse(read, write, &user, message).await;
+                None
+            }
+        }
+    }
+
+    async fn admit(&self, peer: Peer, lowered: Option<&Lowered>) -> Result<Principal, String> {
+        let admitted = self.door.rules().admit(peer, lowered).await;
+        admitted.map_err(|error| error.to_string())
+    }
+
     /// Waits for the handshake, as long as the place is this client's and it does not dawdle.
     async fn greet(
         &self,
-        greeting: impl Future<Output = Option<Greeted>>,
+        greeting: impl Future<Output = Option<(Greeted, Principal)>>,
         who: &Principal,
         place: &Place,
-    ) -> Option<Greeted> {
+    ) -> Option<(Greeted, Principal)> {
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(self.handshake_time, greeting) => greeted,
             () = place.lost() => {

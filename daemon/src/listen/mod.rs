@@ -5,6 +5,7 @@ mod admission;
 mod files;
 mod lock;
 mod park;
+pub(crate) mod preamble;
 mod socket;
 
 pub(crate) use accept::accept;

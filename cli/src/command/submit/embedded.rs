@@ -28,7 +28,8 @@ impl Embedded {
             | StartError::NotASocket { .. }
             | StartError::Bind { .. }
             | StartError::Open { .. }
-            | StartError::Store { .. } => Problem::failed(chain(&error)),
+            | StartError::Store { .. }
+            | StartError::Token(_) => Problem::failed(chain(&error)),
         })?;
         Ok(Self { running })
     }
