@@ -41,10 +41,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .collect();
         state.step(
             Event::Submitted {
-                evaluation,
+                wisher: evaluation.into(),
                 project,
                 priority: Priority::Head,
                 roots,
+                on: None,
             },
             now,
         );
@@ -68,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let began = Instant::now();
         let (actions, _) = state.step(
             Event::Planned {
-                evaluation,
+                wisher: evaluation.into(),
                 store: STORE,
                 roots: drvs,
                 plan,

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, broadcast};
 use crate::config::{self, Config};
 use crate::forward::Holders;
 use crate::objects::Objects;
+use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId};
 use crate::shutdown::Shutdown;
 use crate::submit::Attendance;
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     pub(crate) attendance: Attendance,
     /// Connections that keep what open evaluations need from being collected.
     pub(crate) holders: Holders,
+    /// Clients that wait for builds.
+    pub(crate) requests: Requests,
     /// Evaluations that got jobs or changed their state. Lossy: who lags looks again.
     pub(crate) evaluations_changed: broadcast::Sender<EvaluationId>,
 }

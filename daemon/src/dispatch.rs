@@ -12,6 +12,7 @@ use tracing::{debug, error, info};
 
 use crate::core::{Core, now};
 use crate::error::told;
+use crate::request::Post;
 use crate::scheduler::{Action, StoreId};
 use crate::{build, forward};
 
@@ -22,14 +23,10 @@ pub(crate) async fn run(core: Arc<Core>, mut actions: mpsc::Receiver<Action>) {
     let mut sweep_at = 64;
     while let Some(Some(action)) = core.stop.builds.run_until_cancelled(actions.recv()).await {
         match action {
-            Action::Plan {
-                evaluation,
-                store,
-                roots,
-            } => {
+            Action::Plan { wisher, store, roots } => {
                 let core = core.clone();
                 core.stop.working.clone().spawn(async move {
-                    forward::plan(&core, evaluation, store, roots).await;
+                    forward::plan(&core, wisher, store, roots).await;
                 });
             }
             Action::Build { drv, store } => {
@@ -52,6 +49,7 @@ pub(crate) async fn run(core: Arc<Core>, mut actions: mpsc::Receiver<Action>) {
                     build::fail(&core, drv, None, FailureClass::Unsupported, &message).await;
                 });
             }
+            Action::Tell { request, drv, state } => core.requests.post(request, Post::Final { drv, state }),
             Action::Settled { evaluation } => {
                 let core = core.clone();
                 core.stop

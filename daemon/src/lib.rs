@@ -26,6 +26,7 @@ mod objects;
 mod principal;
 pub mod read;
 mod recovery;
+mod request;
 pub mod scheduler;
 mod shutdown;
 mod start;

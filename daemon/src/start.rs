@@ -23,6 +23,7 @@ use crate::http::Guard;
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
 use crate::principal::Tokens;
+use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::submit::{self, Attendance};
@@ -87,6 +88,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop,
         attendance: Attendance::default(),
         holders: Holders::default(),
+        requests: Requests::default(),
         evaluations_changed: tokio::sync::broadcast::channel(EVALUATION_CHANGES).0,
         config: Arc::new(config),
     });

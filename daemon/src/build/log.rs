@@ -23,6 +23,7 @@ use super::interpret;
 use crate::core::{Core, now};
 use crate::error::told;
 use crate::http;
+use crate::request::Stream;
 
 /// Builders of one connection that are followed at once; a store that claims to run more is not believed.
 const MAX_ACTIVITIES: usize = 4_096;
@@ -35,6 +36,10 @@ pub(crate) struct BuildLog {
     core: Arc<Core>,
     store: Arc<str>,
     own: Option<(StorePath, LogWriter)>,
+    /// What the derivation that was asked for turned out to be, where its inputs decide that.
+    resolved: Option<StorePath>,
+    /// Clients that wait.
+    stream: Option<Arc<Stream>>,
     activities: HashMap<u64, Whose>,
     others: Vec<Other>,
 }
@@ -69,8 +74,15 @@ impl Told {
 
 impl BuildLog {
     /// For one derivation, whose attempt somebody else begins and ends.
-    pub(super) fn of(core: &Arc<Core>, store: &str, path: StorePath, attempt: AttemptId) -> Self {
+    pub(super) fn of(
+        core: &Arc<Core>,
+        store: &str,
+        path: StorePath,
+        attempt: AttemptId,
+        stream: Arc<Stream>,
+    ) -> Self {
         let mut log = Self::for_others(core, store);
+        log.stream = Some(stream);
         log.own = Some((path, core.logs.start(attempt)));
         log
     }
@@ -81,8 +93,24 @@ impl BuildLog {
             core: core.clone(),
             store: store.into(),
             own: None,
+            resolved: None,
+            stream: None,
             activities: HashMap::new(),
             others: Vec::new(),
+        }
+    }
+
+    fn path(&self, text: &[u8]) -> Option<StorePath> {
+        let text = std::str::from_utf8(text).ok()?;
+        self.core.config.store_dir.parse(text).ok()
+    }
+
+    /// The store builds something else in place of what it was asked for: the same with its inputs resolved.
+    fn resolves(&mut self, fields: &[Field]) {
+        let [from, to, ..] = fields else { return };
+        let from = from.text().and_then(|text| self.path(text));
+        if from.is_some() && from.as_ref() == self.own.as_ref().map(|(own, _)| own) {
+            self.resolved = to.text().and_then(|text| self.path(text));
         }
     }
 
@@ -90,11 +118,8 @@ impl BuildLog {
         if self.activities.len() >= MAX_ACTIVITIES {
             return;
         }
-        let drv = std::str::from_utf8(drv)
-            .ok()
-            .and_then(|text| self.core.config.store_dir.parse(text).ok());
-        let Some(path) = drv else { return };
-        if self.own.as_ref().is_some_and(|(own, _)| *own == path) {
+        let Some(path) = self.path(drv) else { return };
+        if self.own.as_ref().is_some_and(|(own, _)| *own == path) || self.resolved.as_ref() == Some(&path) {
             self.activities.insert(activity, Whose::Own);
             return;
         }
@@ -265,8 +290,14 @@ impl Drop for BuildLog {
 
 impl LogSink for BuildLog {
     async fn message(&mut self, message: LogMessage) {
+        if let Some(stream) = &self.stream {
+            stream.push(&message);
+        }
         match message {
             LogMessage::StartActivity { id, kind, fields, .. } => {
+                if kind == ActivityType::BUILD_WAITING {
+                    self.resolves(&fields);
+                }
                 if let (ActivityType::BUILD, Some(drv)) = (kind, fields.first().and_then(Field::text)) {
                     self.started(id, drv).await;
                 }

@@ -23,6 +23,7 @@ use tracing::{debug, error, info, warn};
 use crate::core::{BuildStore, Core, now};
 use crate::error::told;
 use crate::scheduler::{End, StoreId};
+use crate::request::Ending;
 use crate::{forward, http};
 use classify::{Meaning, classify, clean};
 
@@ -39,13 +40,16 @@ const NO_STORE: &str = "none";
 pub(crate) async fn run(core: Arc<Core>, drv: DrvId, store: StoreId, stop: CancellationToken) {
     let Some(place) = core.store(store) else { return };
     let mut outputs = Vec::new();
-    let end = match attempt(&core, place, drv, &stop, &mut outputs).await {
+    let mut ending = Ending::Lost;
+    let end = match attempt(&core, place, drv, &stop, &mut outputs, &mut ending).await {
         Ok(end) => end,
         Err(error) => {
             error!(drv = drv.0, "failed to record a build: {}", told(&error));
             End::NotStarted(format!("the index failed: {}", told(&error)))
         }
     };
+    // Before the scheduler hears of it, which may begin another attempt at once.
+    core.requests.end(store, drv, ending);
     // Before the scheduler hears of it: it may find the evaluation settled, whose holders then go.
     let held_up = forward::hold(&core, store, drv, &outputs);
     if core.scheduler.ended(drv, store, end).await.is_err() {
@@ -63,6 +67,7 @@ async fn attempt(
     drv: DrvId,
     stop: &CancellationToken,
     outputs: &mut Vec<StorePath>,
+    ending: &mut Ending,
 ) -> Result<End, index::Error> {
     let mut connection = match stop.run_until_cancelled(place.remote.acquire()).await {
         None => return Ok(End::Stopped),
@@ -83,8 +88,12 @@ async fn attempt(
         .await?;
     // The scheduler is gone only while the daemon stops.
     let _ = core.scheduler.started(drv, place.id, attempt, since).await;
-    let mut log = BuildLog::of(core, &place.config.name, path.clone(), attempt);
-    let result = stop.run_until_cancelled(ask(&mut connection, &path, &mut log)).await;
+    let stream = core.requests.begin(place.id, drv);
+    let mut log = BuildLog::of(core, &place.config.name, path.clone(), attempt, stream);
+    let result = match core.requests.sent(drv) {
+        Some(sent) => stop.run_until_cancelled(connection.call(&*sent, &mut log)).await,
+        None => stop.run_until_cancelled(ask(&mut connection, &path, &mut log)).await,
+    };
     drop(connection);
     let mut heard = Told::default();
     let (result, message) = match result {
@@ -96,10 +105,15 @@ async fn attempt(
         Some(Ok(result)) => {
             heard.succeeded = result.status.is_success();
             outputs.extend(result.built_outputs.paths().map(|(_, path)| path.clone()));
-            interpret(&result)
+            let meaning = interpret(&result);
+            *ending = Ending::Result(Box::new(result));
+            meaning
         }
         Some(Err(error)) => {
             let message = clean(&told(&error));
+            if let (true, Some(error)) = (error.is_remote(), error.remote()) {
+                *ending = Ending::Refused(error.clone());
+            }
             let class = if error.is_remote() {
                 remote_class(&message)
             } else {

@@ -1,32 +1,40 @@
-//! Builds that stock clients ask for: passed on to the store behind, and recorded.
+//! Builds that stock clients ask for: scheduled beside those of submissions, and shared with them.
+//!
+//! The store is asked once what has to be built (where the door has one store behind it; otherwise the scheduler
+//! chooses, and the chosen one is asked). When that is nothing, the request is passed on as it is: the store knows best
+//! what is there and what it can fetch. Otherwise the derivations to build become a [`Request`], the client is told live
+//! what is done for it, and what is there already is asked of the store as before. In the end everything the client asked
+//! for is protected by its own connection, as by a stock daemon.
+//!
+//! What cannot be scheduled here is passed on whole and recorded: derivations that are outputs of derivations, and
+//! repairs and checks, which are an administrator's.
+//!
+//! Builds are shared, so that a client's own limits of time cannot be applied: those of the configuration are, and the
+//! client is told so once. What failed before is built again when a client asks for it, as Nix does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use nixci_protocol::client::LogSink;
-use nixci_protocol::log::LogMessage;
+use nixci_protocol::log::{LogMessage, RemoteError};
 use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
-use nixci_protocol::types::{BuildMode, BuildResult, DerivedPath, SingleDerivedPath, StorePath};
+use nixci_protocol::types::{
+    BuildMode, BuildResult, BuildStatus, BuiltOutputs, DerivedPath, KeyedBuildResult, OutputsSpec, SingleDerivedPath,
+    StoreDir, StorePath,
+};
+use nixci_store::index::{DrvId, derivations};
 
+use super::pass;
 use super::session::{Session, refuse};
-use super::upstream::Relay;
-use crate::build::{BuildLog, Told};
+use super::wait::Waiting;
+use crate::adopt;
 use crate::config::Writes;
+use crate::core::Core;
+use crate::request::{Asked, Builds, Manner, Request, error_line};
+use crate::scheduler::{Root, StoreId};
+use crate::submit::project_number;
 
-type Answered = Result<Reply, HandlerError>;
-
-/// The client sees what the log records.
-struct Tee<'x, 'e> {
-    relay: Relay<'x, 'e>,
-    log: BuildLog,
-}
-
-impl LogSink for Tee<'_, '_> {
-    async fn message(&mut self, message: LogMessage) {
-        self.log.message(message.clone()).await;
-        self.relay.message(message).await;
-    }
-}
+pub(super) type Answered = Result<Reply, HandlerError>;
 
 /// The store objects a request needs to be on the store: derivations, and paths that are in the spool.
 fn needed(session: &Session, paths: &[DerivedPath]) -> Vec<StorePath> {
@@ -45,11 +53,14 @@ fn needed(session: &Session, paths: &[DerivedPath]) -> Vec<StorePath> {
         .collect()
 }
 
-fn only_normal(mode: BuildMode) -> Result<(), HandlerError> {
+/// Repairs and checks are about what the store has, and are its administrator's.
+pub(super) fn may(session: &Session, mode: BuildMode) -> Result<(), HandlerError> {
     match mode {
         BuildMode::Normal => Ok(()),
+        BuildMode::Repair | BuildMode::Check if session.who.is_trusted() => Ok(()),
         BuildMode::Repair | BuildMode::Check => Err(HandlerError::new(
-            "nixci does not repair or check builds; ask the nix-daemon of the store behind it".to_owned(),
+            "nixci repairs and checks builds only for users it trusts; name your user in `trusted_users` of its \
+             configuration, or ask the nix-daemon of the store behind it",
         )),
     }
 }
@@ -69,14 +80,13 @@ pub(super) async fn missing(session: &mut Session, request: op::QueryMissing, ex
 }
 
 pub(super) async fn paths(session: &mut Session, request: op::BuildPaths, exchange: &mut Exchange<'_>) -> Answered {
-    only_normal(request.mode)?;
-    let needed = needed(session, &request.paths);
-    session.upstream.forward(needed).await?;
-    let result = recorded(session, &request, exchange, |reply, told| {
-        told.succeeded = reply.is_some();
-    })
-    .await?;
-    let op::Ack::Done = result;
+    may(session, request.mode)?;
+    let Some(plan) = plan(session, &request.paths, request.mode, exchange).await? else {
+        return pass::paths(session, request, exchange).await;
+    };
+    let built = build(session, plan, &request.paths, exchange).await?;
+    let core = session.ci.core.clone();
+    first_failure(&core.config.store_dir, &request.paths, built, exchange).await?;
     Ok(Reply::Done)
 }
 
@@ -85,68 +95,296 @@ pub(super) async fn paths_with_results(
     request: op::BuildPathsWithResults,
     exchange: &mut Exchange<'_>,
 ) -> Answered {
-    only_normal(request.mode)?;
-    let needed = needed(session, &request.paths);
+    may(session, request.mode)?;
+    let Some(plan) = plan(session, &request.paths, request.mode, exchange).await? else {
+        return pass::paths_with_results(session, request, exchange).await;
+    };
+    let built = build(session, plan, &request.paths, exchange).await?;
+    let results = request.paths.into_iter().zip(built.results);
+    let results = results.filter_map(|(path, result)| Some(KeyedBuildResult { path, result: result? }));
+    Ok(Reply::BuiltAll(results.collect()))
+}
+
+/// What is to be scheduled for a request.
+struct Plan {
+    roots: Vec<Root>,
+    drvs: HashMap<StorePath, DrvId>,
+    on: Option<StoreId>,
+    missing: Option<op::Missing>,
+}
+
+/// The derivation of a path that can be scheduled.
+fn drv_of(path: &DerivedPath) -> Option<&StorePath> {
+    match path {
+        DerivedPath::Built {
+            drv: SingleDerivedPath::Opaque(drv),
+            ..
+        } => Some(drv),
+        DerivedPath::Built {
+            drv: SingleDerivedPath::Built { .. },
+            ..
+        }
+        | DerivedPath::Opaque(_) => None,
+    }
+}
+
+/// Finds out what has to be built; none where the store is to do all of it.
+async fn plan(
+    session: &mut Session,
+    paths: &[DerivedPath],
+    mode: BuildMode,
+    exchange: &mut Exchange<'_>,
+) -> Result<Option<Plan>, HandlerError> {
+    let is_nested = |path: &DerivedPath| match path {
+        DerivedPath::Built { drv, .. } => matches!(drv, SingleDerivedPath::Built { .. }),
+        DerivedPath::Opaque(_) => false,
+    };
+    let drvs: Vec<StorePath> = {
+        let unique: BTreeSet<&StorePath> = paths.iter().filter_map(drv_of).collect();
+        unique.into_iter().cloned().collect()
+    };
+    let needed = needed(session, paths);
+    if mode != BuildMode::Normal || drvs.is_empty() || paths.iter().any(is_nested) {
+        session.upstream.forward(needed).await?;
+        return Ok(None);
+    }
+    if let Some(plan) = unbound(&session.ci.core.clone(), &drvs).await? {
+        return Ok(Some(plan));
+    }
     session.upstream.forward(needed).await?;
-    let results = recorded(session, &request, exchange, |reply, told| {
-        for keyed in reply.into_iter().flatten() {
-            if let DerivedPath::Built {
-                drv: SingleDerivedPath::Opaque(drv),
-                ..
-            } = &keyed.path
-            {
-                told.result(drv.clone(), &keyed.result);
+    let question = op::QueryMissing { paths: paths.to_vec() };
+    let missing = session.upstream.call(&question, exchange).await?;
+    let to_build: Vec<StorePath> = drvs.into_iter().filter(|drv| missing.will_build.contains(drv)).collect();
+    if to_build.is_empty() {
+        return Ok(None);
+    }
+    let core = session.ci.core.clone();
+    let asked = to_build.clone();
+    let ids = core
+        .index
+        .write(move |tx| derivations::mention(tx, &asked))
+        .await
+        .map_err(|error| refuse(&error))?;
+    // The store is given: what it offers is for it to say.
+    let root = |drv: &DrvId| Root {
+        drv: *drv,
+        system: "".into(),
+        features: Arc::from([]),
+    };
+    Ok(Some(Plan {
+        roots: ids.iter().map(root).collect(),
+        drvs: to_build.into_iter().zip(ids).collect(),
+        on: Some(session.upstream.store()?.id),
+        missing: Some(missing),
+    }))
+}
+
+/// A request that any store may serve: where there are several, and all that is asked for is known here.
+async fn unbound(core: &Core, drvs: &[StorePath]) -> Result<Option<Plan>, HandlerError> {
+    match core.config.listen.writes {
+        Writes::Through => return Ok(None),
+        Writes::Spool if core.stores.len() < 2 => return Ok(None),
+        Writes::Spool => {}
+    }
+    adopt::adopt(core, drvs.to_vec()).await.map_err(|error| refuse(&error))?;
+    let asked = drvs.to_vec();
+    let known = core
+        .index
+        .read(move |conn| {
+            let ids = derivations::ids(conn, &asked)?;
+            let known: Vec<DrvId> = ids.into_iter().flatten().collect();
+            let roots = crate::recovery::roots_of(conn, &known)?;
+            Ok((known, roots))
+        })
+        .await
+        .map_err(|error| refuse(&error))?;
+    let (ids, roots) = known;
+    let is_whole = ids.len() == drvs.len() && roots.len() == drvs.len();
+    Ok(is_whole.then(|| Plan {
+        roots,
+        drvs: drvs.iter().cloned().zip(ids).collect(),
+        on: None,
+        missing: None,
+    }))
+}
+
+/// What came of a request: a result for each path, in order; none where it was not finished.
+struct Built {
+    results: Vec<Option<BuildResult>>,
+    /// Whose failure the client has read already.
+    logged: HashSet<StorePath>,
+}
+
+async fn build(
+    session: &mut Session,
+    plan: Plan,
+    paths: &[DerivedPath],
+    exchange: &mut Exchange<'_>,
+) -> Result<Built, HandlerError> {
+    let core = session.ci.core.clone();
+    warn_of_limits(session, exchange).await;
+    let keep_going = session.upstream.keeps_going();
+    let mut of: HashMap<DrvId, Vec<DerivedPath>> = HashMap::new();
+    for path in paths {
+        if let Some(id) = drv_of(path).and_then(|drv| plan.drvs.get(drv)) {
+            of.entry(*id).or_default().push(path.clone());
+        }
+    }
+    let asked = Asked::Paths {
+        paths: of,
+        missing: plan.missing,
+    };
+    let request = Request::open(&core, asked, None);
+    let builds = Builds::new(
+        core.config.store_dir.clone(),
+        plan.roots.iter().map(|root| root.drv),
+        keep_going,
+    );
+    let project = project_number(&format!("principal {}", session.who.name()));
+    core.scheduler
+        .requested(request.id(), project, plan.roots, plan.on)
+        .await
+        .map_err(|error| refuse(&error))?;
+    let mut waiting = Waiting::begin(&core, request, builds, exchange).await;
+    let waited = waiting.to_the_end(exchange).await;
+    if let Err(error) = waited {
+        waiting.end(exchange).await;
+        return Err(error);
+    }
+    let node = |path: &DerivedPath| drv_of(path).and_then(|drv| plan.drvs.get(drv)).copied();
+    let mut results: Vec<Option<BuildResult>> = Vec::with_capacity(paths.len());
+    let mut logged = HashSet::new();
+    // What nothing was built for, by the store that has it.
+    let mut passed: HashMap<Option<StoreId>, Vec<usize>> = HashMap::new();
+    let mut protect: HashMap<Option<StoreId>, BTreeSet<StorePath>> = HashMap::new();
+    for (nth, path) in paths.iter().enumerate() {
+        let builds = &waiting.builds;
+        let result = node(path).and_then(|drv| {
+            // Newer stores log it once more among what was asked for.
+            if builds.was_logged(drv) && builds.manner() == Manner::Old {
+                logged.extend(drv_of(path).cloned());
+            }
+            Some((builds.result(drv)?, builds.store(drv)))
+        });
+        match (result, node(path)) {
+            (Some((result, store)), _) => {
+                let result = only_asked(path, result.clone());
+                if result.status.is_success() {
+                    let outputs = result.built_outputs.paths().map(|(_, path)| path.clone());
+                    protect.entry(store).or_default().extend(outputs);
+                }
+                results.push(Some(result));
+            }
+            (None, Some(drv)) if !builds.passed().contains_key(&drv) => results.push(builds.manner().unfinished()),
+            (None, drv) => {
+                let store = drv.and_then(|drv| builds.passed().get(&drv)).copied();
+                passed.entry(store).or_default().push(nth);
+                results.push(None);
             }
         }
-        told.succeeded = reply.is_some_and(|results| results.iter().all(|keyed| keyed.result.status.is_success()));
-    })
-    .await?;
-    Ok(Reply::BuiltAll(results))
-}
-
-pub(super) async fn derivation(
-    session: &mut Session,
-    request: op::BuildDerivation,
-    exchange: &mut Exchange<'_>,
-) -> Answered {
-    only_normal(request.mode)?;
-    let needed: Vec<StorePath> = request
-        .derivation
-        .input_srcs
-        .iter()
-        .filter(|path| session.ci.core.spool.contains(path))
-        .cloned()
-        .collect();
-    session.upstream.forward(needed).await?;
-    let drv = request.drv.path().clone();
-    let result: BuildResult = recorded(session, &request, exchange, |reply, told| {
-        if let Some(result) = reply {
-            told.result(drv, result);
-            told.succeeded = result.status.is_success();
+    }
+    for (store, at) in passed {
+        let wanted: Vec<DerivedPath> = at.iter().filter_map(|nth| paths.get(*nth)).cloned().collect();
+        let found = pass::rest(session, store, wanted, &mut waiting, exchange).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                waiting.end(exchange).await;
+                return Err(error);
+            }
+        };
+        for (nth, result) in at.into_iter().zip(found) {
+            if let Some(place) = results.get_mut(nth) {
+                *place = Some(result);
+            }
         }
-    })
-    .await?;
-    Ok(result.into())
+    }
+    for (store, outputs) in protect {
+        pass::protect(session, store, outputs).await?;
+    }
+    waiting.end(exchange).await;
+    Ok(Built { results, logged })
 }
 
-/// Passes a build on, its log to the client and to the records, and records how it ended. When the
-/// client goes away the connection to the store is closed, upon which it stops building.
-async fn recorded<R: op::Call>(
-    session: &mut Session,
-    request: &R,
+/// A result as it is for somebody who asked for some of the outputs only.
+fn only_asked(path: &DerivedPath, mut result: BuildResult) -> BuildResult {
+    if let DerivedPath::Built {
+        outputs: OutputsSpec::Names(names),
+        ..
+    } = path
+    {
+        match &mut result.built_outputs {
+            BuiltOutputs::Hashed(outputs) => outputs.retain(|key, _| names.contains(&key.output)),
+            BuiltOutputs::Named(outputs) => outputs.retain(|name, _| names.contains(name)),
+        }
+    }
+    result
+}
+
+/// Turns results into the one error of an operation that has no results, as stock daemons do.
+async fn first_failure(
+    dir: &StoreDir,
+    paths: &[DerivedPath],
+    built: Built,
     exchange: &mut Exchange<'_>,
-    tell: impl FnOnce(Option<&R::Reply>, &mut Told),
-) -> Result<R::Reply, HandlerError> {
-    let core = session.ci.core.clone();
-    let store = session.upstream.store()?.config.name.clone();
-    let connection = session.upstream.connection().await?;
-    let mut tee = Tee {
-        relay: Relay(exchange),
-        log: BuildLog::for_others(&core, &store),
-    };
-    let result = connection.call(request, &mut tee).await;
-    let mut told = Told::default();
-    tell(result.as_ref().ok(), &mut told);
-    tee.log.finish(&told).await;
-    result.map_err(|error| refuse(&error))
+) -> Result<(), HandlerError> {
+    let mut failed: BTreeSet<String> = BTreeSet::new();
+    let mut first: Option<String> = None;
+    for (path, result) in paths.iter().zip(built.results) {
+        let message = match result {
+            Some(result) if result.status.is_success() => continue,
+            Some(result) => result.error_msg,
+            None => String::new(),
+        };
+        let name = match path {
+            DerivedPath::Opaque(path) => path,
+            DerivedPath::Built { drv, .. } => drv.root(),
+        };
+        let is_new = failed.insert(dir.display(name).to_string());
+        if message.is_empty() || built.logged.contains(name) || !is_new {
+            continue;
+        }
+        match &first {
+            None => first = Some(message),
+            Some(_) => exchange.log(line(&error_line(&message))).await,
+        }
+    }
+    match (failed.len(), first) {
+        (0, _) => Ok(()),
+        (1, Some(message)) => Err(HandlerError(RemoteError::new(message))),
+        (_, first) => {
+            if let Some(message) = first {
+                exchange.log(line(&error_line(&message))).await;
+            }
+            let quoted: Vec<String> = failed.iter().map(|path| format!("'{path}'")).collect();
+            Err(HandlerError(RemoteError::new(format!(
+                "build of \u{1b}[35;1m{}\u{1b}[0m failed",
+                quoted.join(", ")
+            ))))
+        }
+    }
+}
+
+/// A text as stock daemons send it, without a newline of its own.
+pub(super) fn line(text: &str) -> LogMessage {
+    LogMessage::Next {
+        text: text.to_owned().into(),
+    }
+}
+
+/// Says once per connection that limits of the client do not hold.
+pub(super) async fn warn_of_limits(session: &mut Session, exchange: &mut Exchange<'_>) {
+    if session.upstream.has_limits() && !std::mem::replace(&mut session.told_of_limits, true) {
+        exchange
+            .log(line(
+                "warning: builds are shared between all who want them: nixci's own `build_time` and `silent_time` hold \
+                 in place of your `timeout` and `max-silent-time`",
+            ))
+            .await;
+    }
+}
+
+/// The result of something of which nothing but its success is known.
+pub(super) fn there() -> BuildResult {
+    BuildResult::new(BuildStatus::AlreadyValid, "")
 }

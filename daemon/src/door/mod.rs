@@ -7,13 +7,16 @@
 
 mod add;
 mod builds;
+mod derivation;
 mod control;
 mod inflate;
 mod missing;
 mod options;
+mod pass;
 mod query;
 mod session;
 mod upstream;
+mod wait;
 
 use std::sync::Arc;
 

@@ -1,15 +1,19 @@
 //! One client connection.
 
+use std::collections::HashMap;
+
 use nixci_protocol::op::{self, Reply, Request};
 use nixci_protocol::server::{Exchange, Handler, HandlerError};
 use nixci_protocol::types::StorePath;
+use nixci_store::remote::Link;
 
 use super::upstream::Upstream;
-use super::{add, builds, control, options, query};
+use super::{add, builds, control, derivation, options, query};
 use crate::ci::Ci;
 use crate::error::told;
 use crate::objects::Roots;
 use crate::principal::Principal;
+use crate::scheduler::StoreId;
 use crate::submit::Attending;
 
 /// The state of one connection.
@@ -21,6 +25,10 @@ pub(super) struct Session {
     pub(super) roots: Roots,
     /// Evaluations this client sends jobs for.
     pub(super) attending: Vec<Attending>,
+    /// Connections to stores other than the one behind the door, for what was built there for this client.
+    pub(super) links: HashMap<StoreId, Link>,
+    /// The client knows that its limits of time do not hold.
+    pub(super) told_of_limits: bool,
 }
 
 impl Session {
@@ -31,6 +39,8 @@ impl Session {
             ci,
             who,
             attending: Vec::new(),
+            links: HashMap::new(),
+            told_of_limits: false,
         }
     }
 
@@ -79,7 +89,7 @@ impl Handler for Session {
             Request::QueryMissing(request) => builds::missing(self, request, exchange).await,
             Request::BuildPaths(request) => builds::paths(self, request, exchange).await,
             Request::BuildPathsWithResults(request) => builds::paths_with_results(self, request, exchange).await,
-            Request::BuildDerivation(request) => builds::derivation(self, request, exchange).await,
+            Request::BuildDerivation(request) => derivation::build(self, request, exchange).await,
             Request::EnsurePath(request) => query::ensure(self, request, exchange).await,
             Request::AddTempRoot(request) => query::temp_root(self, request, exchange).await,
             Request::QueryAllValidPaths(_) => query::all_valid(self).await,

@@ -130,6 +130,19 @@ impl Upstream {
         self.options = Some(options);
     }
 
+    /// Whether the client wants the rest to be built after a failure.
+    pub(super) fn keeps_going(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.keep_going)
+    }
+
+    /// Whether the client has limits of time of its own.
+    pub(super) fn has_limits(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| {
+            let by_name = |name| options.overrides.get(name).is_some_and(|value| value != "0");
+            options.max_silent_time > 0 || by_name("timeout") || by_name("max-silent-time")
+        })
+    }
+
     /// Sends what the store lacks of the closures of these paths.
     pub(super) async fn forward(&mut self, paths: Vec<StorePath>) -> Result<(), HandlerError> {
         if paths.is_empty() {

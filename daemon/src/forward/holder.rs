@@ -1,9 +1,8 @@
-//! One evaluation's connection to one store.
+//! One wisher's connection to one store.
 
 use std::sync::Arc;
 
 use nixci_protocol::client::Connection;
-use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::op;
 use nixci_protocol::types::{PathInfo, StorePath};
 use nixci_store::index::{DrvId, paths};
@@ -14,7 +13,7 @@ use tracing::{debug, warn};
 use super::plan;
 use crate::core::{Core, now};
 use crate::error::told;
-use crate::scheduler::StoreId;
+use crate::scheduler::{StoreId, Wisher};
 
 /// Finished builds whose outputs are held and recorded in one go.
 const BATCH: usize = 256;
@@ -31,18 +30,18 @@ pub(crate) enum Wish {
 /// The connection, and what it must hold again if it has to be made anew.
 pub(super) struct Holder {
     pub(super) core: Arc<Core>,
-    pub(super) evaluation: EvaluationId,
+    pub(super) wisher: Wisher,
     pub(super) store: StoreId,
     connection: Option<Link>,
     held: Vec<StorePath>,
 }
 
-/// Serves wishes until the evaluation lets go or the daemon stops.
-pub(super) async fn run(core: Arc<Core>, evaluation: EvaluationId, store: StoreId, mut inbox: mpsc::Receiver<Wish>) {
+/// Serves wishes until the wisher lets go or the daemon stops.
+pub(super) async fn run(core: Arc<Core>, wisher: Wisher, store: StoreId, mut inbox: mpsc::Receiver<Wish>) {
     let stop = core.stop.builds.clone();
     let mut holder = Holder {
         core,
-        evaluation,
+        wisher,
         store,
         connection: None,
         held: Vec::new(),
@@ -129,7 +128,7 @@ impl Holder {
         if let Err(error) = self.hold(all).await {
             warn!(
                 store,
-                evaluation = self.evaluation.0,
+                wisher = ?self.wisher,
                 "failed to protect outputs on store `{store}`: {error}"
             );
             return;

@@ -1,8 +1,8 @@
-//! Forwarding: what an evaluation's roots need goes to the store that shall build them.
+//! Forwarding: what the roots of an evaluation or a request need goes to the store that shall build them.
 //!
-//! Each evaluation has one *holder* per store: a task with one connection, over which it negotiates and
+//! Each wisher has one *holder* per store: a task with one connection, over which it negotiates and
 //! uploads the closures of roots, asks once what must be built, and keeps temporary roots for the
-//! derivations and for outputs as they are finished. When the evaluation is settled the connection
+//! derivations and for outputs as they are finished. When it wants nothing any more the connection
 //! closes and the store may collect what nobody else holds.
 
 mod closure;
@@ -12,7 +12,6 @@ mod plan;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::types::StorePath;
 use nixci_store::index::DrvId;
 use tokio::sync::mpsc;
@@ -23,12 +22,12 @@ pub(crate) use closure::forward;
 pub(crate) use holder::Wish;
 
 use crate::core::Core;
-use crate::scheduler::StoreId;
+use crate::scheduler::{StoreId, Wisher};
 
 /// Wishes that may wait for a holder while it forwards; further finished builds wait for their turn.
 const WISHES: usize = 256;
 
-/// The holders of all open evaluations. Its lock is held for look-ups only.
+/// The holders of all who want builds. Its lock is held for look-ups only.
 #[derive(Debug, Default)]
 pub(crate) struct Holders {
     known: Mutex<Known>,
@@ -36,9 +35,9 @@ pub(crate) struct Holders {
 
 #[derive(Debug, Default)]
 struct Known {
-    inboxes: HashMap<(EvaluationId, StoreId), mpsc::Sender<Wish>>,
+    inboxes: HashMap<(Wisher, StoreId), mpsc::Sender<Wish>>,
     /// Who wants the outputs of a build that is planned.
-    wanted: HashMap<(StoreId, DrvId), Vec<EvaluationId>>,
+    wanted: HashMap<(StoreId, DrvId), Vec<Wisher>>,
 }
 
 impl Holders {
@@ -46,38 +45,39 @@ impl Holders {
         act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Lets the evaluation go: its holders finish what they are at and close.
-    pub(crate) fn release(&self, evaluation: EvaluationId) {
+    /// Lets a wisher go: its holders finish what they are at and close.
+    pub(crate) fn release(&self, wisher: impl Into<Wisher>) {
+        let wisher = wisher.into();
         self.with(|known| {
-            known.inboxes.retain(|(of, _), _| *of != evaluation);
+            known.inboxes.retain(|(of, _), _| *of != wisher);
             known.wanted.retain(|_, wanted| {
-                wanted.retain(|of| *of != evaluation);
+                wanted.retain(|of| *of != wisher);
                 !wanted.is_empty()
             });
         });
     }
 
-    fn want(&self, evaluation: EvaluationId, store: StoreId, builds: impl Iterator<Item = DrvId>) {
+    fn want(&self, wisher: Wisher, store: StoreId, builds: impl Iterator<Item = DrvId>) {
         self.with(|known| {
             for drv in builds {
                 let wanted = known.wanted.entry((store, drv)).or_default();
-                if !wanted.contains(&evaluation) {
-                    wanted.push(evaluation);
+                if !wanted.contains(&wisher) {
+                    wanted.push(wisher);
                 }
             }
         });
     }
 
-    fn inbox(&self, core: &Arc<Core>, evaluation: EvaluationId, store: StoreId) -> mpsc::Sender<Wish> {
+    fn inbox(&self, core: &Arc<Core>, wisher: Wisher, store: StoreId) -> mpsc::Sender<Wish> {
         self.with(|known| {
             known
                 .inboxes
-                .entry((evaluation, store))
+                .entry((wisher, store))
                 .or_insert_with(|| {
                     let (sender, inbox) = mpsc::channel(WISHES);
                     core.stop
                         .working
-                        .spawn(holder::run(core.clone(), evaluation, store, inbox));
+                        .spawn(holder::run(core.clone(), wisher, store, inbox));
                     sender
                 })
                 .clone()
@@ -86,17 +86,14 @@ impl Holders {
 }
 
 /// Forwards the closures of roots and tells the scheduler what has to be built.
-pub(crate) async fn plan(core: &Arc<Core>, evaluation: EvaluationId, store: StoreId, roots: Vec<DrvId>) {
-    let inbox = core.holders.inbox(core, evaluation, store);
+pub(crate) async fn plan(core: &Arc<Core>, wisher: Wisher, store: StoreId, roots: Vec<DrvId>) {
+    let inbox = core.holders.inbox(core, wisher, store);
     if inbox.send(Wish::Plan { roots }).await.is_err() {
-        debug!(
-            evaluation = evaluation.0,
-            "a plan came too late: the evaluation is over or the daemon is stopping"
-        );
+        debug!(?wisher, "a plan came too late: nobody wants it any more or the daemon is stopping");
     }
 }
 
-/// Keeps the outputs of a finished build for as long as any evaluation that wants it is open, and
+/// Keeps the outputs of a finished build for as long as anybody who wants it is there, and
 /// records what the store says of them. What a busy holder has no room for at once is returned, to be
 /// sent when nothing else waits.
 pub(crate) fn hold(core: &Core, store: StoreId, drv: DrvId, outputs: &[StorePath]) -> Vec<(mpsc::Sender<Wish>, Wish)> {
@@ -107,7 +104,7 @@ pub(crate) fn hold(core: &Core, store: StoreId, drv: DrvId, outputs: &[StorePath
         let wanted = known.wanted.remove(&(store, drv)).unwrap_or_default();
         wanted
             .iter()
-            .filter_map(|evaluation| known.inboxes.get(&(*evaluation, store)).cloned())
+            .filter_map(|wisher| known.inboxes.get(&(*wisher, store)).cloned())
             .collect()
     });
     let mut held_up = Vec::new();

@@ -1,6 +1,10 @@
 //! Forwarding roots and asking what must be built.
+//!
+//! For an evaluation everything the spool has is known in the graph. A request may name derivations that somebody put
+//! straight into the store: those of them that must be built are read from there. It asks for the outputs its client
+//! named, tries again what failed before, and what the store can substitute for it is no build.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -13,11 +17,13 @@ use tracing::{debug, info, warn};
 
 use super::closure::{ForwardError, forward};
 use super::holder::Holder;
+use crate::adopt;
 use crate::build::fail;
 use crate::config::Dispatch;
 use crate::core::now;
 use crate::error::told;
-use crate::scheduler::{Planned, PlannedBuild};
+use crate::request::{self, Asked, Outline, Post};
+use crate::scheduler::{Planned, PlannedBuild, StoreId, Wisher};
 
 /// Roots in one `QueryMissing`. A store answers in one go, and its answer must fit into memory.
 const ROOTS_PER_QUESTION: usize = 8_192;
@@ -25,11 +31,11 @@ const ROOTS_PER_QUESTION: usize = 8_192;
 /// Answers one plan, whatever happens.
 pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
     let core = holder.core.clone();
-    let (evaluation, store) = (holder.evaluation, holder.store);
+    let (wisher, store) = (holder.wisher, holder.store);
     let told = match attempt(holder, &roots).await {
-        Ok(plan) => {
+        Ok(Plan { plan, outline }) => {
             info!(
-                evaluation = evaluation.0,
+                ?wisher,
                 roots = roots.len(),
                 builds = plan.builds.len(),
                 valid = plan.valid.len(),
@@ -38,13 +44,19 @@ pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
                 roots.len()
             );
             core.holders
-                .want(evaluation, store, plan.builds.iter().map(|build| build.drv));
-            core.scheduler.planned(evaluation, store, roots, plan).await
+                .want(wisher, store, plan.builds.iter().map(|build| build.drv));
+            if let (Wisher::Request(request), Some(outline)) = (wisher, outline) {
+                core.requests.expect(request, outline);
+            }
+            core.scheduler.planned(wisher, store, roots, plan).await
         }
         Err(PlanError::Store(reason)) => {
             holder.disconnect();
-            warn!(evaluation = evaluation.0, "failed to plan on a store: {reason}");
-            core.scheduler.plan_failed(evaluation, store, roots, reason).await
+            warn!(?wisher, "failed to plan on a store: {reason}");
+            if let Wisher::Request(request) = wisher {
+                core.requests.post(request, Post::Delayed(reason.clone()));
+            }
+            core.scheduler.plan_failed(wisher, store, roots, reason).await
         }
         Err(PlanError::Refused(_)) if roots.len() > 1 => {
             // One root that can never be built must not hide its neighbours.
@@ -54,16 +66,24 @@ pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
             return;
         }
         Err(PlanError::Refused(reason)) => {
-            warn!(evaluation = evaluation.0, "a derivation cannot be forwarded: {reason}");
-            for drv in &roots {
-                fail(&core, *drv, Some(store), FailureClass::Store, &reason).await;
+            warn!(?wisher, "a derivation cannot be forwarded: {reason}");
+            match wisher {
+                Wisher::Evaluation(_) => {
+                    for drv in &roots {
+                        fail(&core, *drv, Some(store), FailureClass::Store, &reason).await;
+                    }
+                }
+                Wisher::Request(request) => {
+                    let roots = roots.clone();
+                    core.requests.post(request, Post::Refused { roots, reason });
+                }
             }
-            core.scheduler.plan_refused(evaluation, roots).await
+            core.scheduler.plan_refused(wisher, roots).await
         }
     };
     if told.is_err() {
         debug!(
-            evaluation = evaluation.0,
+            ?wisher,
             "a plan came too late: the daemon is stopping"
         );
     }
@@ -95,26 +115,129 @@ impl From<ForwardError> for PlanError {
     }
 }
 
-async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Planned, PlanError> {
+/// What must be built, and the same for who waits for it.
+struct Plan {
+    plan: Planned,
+    outline: Option<Outline>,
+}
+
+/// Sends what is needed of these closures and keeps the paths there.
+async fn send(holder: &mut Holder, paths: Vec<StorePath>) -> Result<(), PlanError> {
     let core = holder.core.clone();
     let Some(store) = core.store(holder.store) else {
         return Err(PlanError::Refused("its store is not configured any more".to_owned()));
     };
+    let _turn = store.uploading.acquire().await;
+    let connection = holder.connection().await.map_err(PlanError::Store)?;
+    forward(connection, &core.spool, paths.clone()).await?;
+    holder.hold(paths).await.map_err(PlanError::Store)
+}
+
+async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError> {
+    let core = holder.core.clone();
+    let Some(store) = core.store(holder.store) else {
+        return Err(PlanError::Refused("its store is not configured any more".to_owned()));
+    };
+    let asked = match holder.wisher {
+        Wisher::Evaluation(_) => None,
+        Wisher::Request(request) => match core.requests.asked(request) {
+            Some(asked) => Some(asked),
+            None => return Err(PlanError::Refused("the client is gone".to_owned())),
+        },
+    };
+    if let Some(Asked::Derivation(sent)) = asked.as_deref() {
+        return one_that_was_sent(holder, sent, roots).await;
+    }
     let ids = roots.to_vec();
     let paths = core.index.read(move |conn| derivations::paths(conn, &ids)).await?;
-    {
-        let _turn = store.uploading.acquire().await;
+    send(holder, paths.clone()).await?;
+    let missing = match asked.as_deref() {
+        Some(Asked::Paths {
+            missing: Some(missing), ..
+        }) => missing.clone(),
+        Some(Asked::Paths { paths: of, missing: None }) => {
+            let wanted = roots.iter().filter_map(|root| of.get(root)).flatten().cloned();
+            ask(holder, wanted.collect()).await?
+        }
+        Some(Asked::Derivation(_)) | None => ask(holder, paths.iter().map(all_outputs).collect()).await?,
+    };
+    let (to_build, to_substitute) = (missing.will_build, missing.will_substitute);
+    let is_request = asked.is_some();
+    if is_request {
         let connection = holder.connection().await.map_err(PlanError::Store)?;
-        forward(connection, &core.spool, paths.clone()).await?;
-        holder.hold(paths.clone()).await.map_err(PlanError::Store)?;
+        adopt::adopt_from(connection, &core, to_build.iter().cloned().collect())
+            .await
+            .map_err(|error| PlanError::Store(told(&error)))?;
     }
+    let whole_roots = match store.config.dispatch {
+        Dispatch::Derivation => false,
+        Dispatch::Root => true,
+    };
+    let question = Question {
+        store: store.config.name.clone(),
+        roots: roots.to_vec(),
+        to_build,
+        to_substitute,
+        whole_roots,
+        is_request,
+    };
+    let (plan, paths) = core
+        .index
+        .write(move |tx| {
+            let plan = translate(tx, &question)?;
+            let drvs: Vec<DrvId> = plan.builds.iter().map(|build| build.drv).collect();
+            let paths = if is_request { derivations::paths(tx, &drvs)? } else { Vec::new() };
+            Ok((plan, paths))
+        })
+        .await?;
+    let outline = is_request.then(|| outline(holder.store, &plan, paths));
+    Ok(Plan { plan, outline })
+}
+
+fn outline(store: StoreId, plan: &Planned, paths: Vec<StorePath>) -> Outline {
+    let builds = plan.builds.iter().zip(paths);
+    Outline {
+        store,
+        builds: builds
+            .map(|(build, path)| request::Planned {
+                drv: build.drv,
+                path,
+                inputs: build.inputs.clone(),
+            })
+            .collect(),
+        passed: plan.valid.clone(),
+    }
+}
+
+/// A derivation that its client sent whole: its inputs are paths, and it is a build of its own.
+async fn one_that_was_sent(
+    holder: &mut Holder,
+    sent: &op::BuildDerivation,
+    roots: &[DrvId],
+) -> Result<Plan, PlanError> {
+    send(holder, sent.derivation.input_srcs.iter().cloned().collect()).await?;
+    let build = |drv: &DrvId| PlannedBuild {
+        drv: *drv,
+        inputs: Vec::new(),
+        known_failure: None,
+    };
+    let plan = Planned {
+        builds: roots.iter().map(build).collect(),
+        valid: Vec::new(),
+    };
+    let paths = vec![sent.drv.path().clone(); roots.len()];
+    let outline = Some(outline(holder.store, &plan, paths));
+    Ok(Plan { plan, outline })
+}
+
+/// Asks the store what it would do.
+async fn ask(holder: &mut Holder, paths: Vec<DerivedPath>) -> Result<op::Missing, PlanError> {
+    let core = holder.core.clone();
+    let name = core.store(holder.store).map_or("", |store| store.config.name.as_str());
     let connection = holder.connection().await.map_err(PlanError::Store)?;
-    let mut to_build: HashSet<StorePath> = HashSet::new();
-    let mut to_substitute: HashSet<StorePath> = HashSet::new();
+    let mut all = op::Missing::default();
     for chunk in paths.chunks(ROOTS_PER_QUESTION) {
-        let question = op::QueryMissing {
-            paths: chunk.iter().map(all_outputs).collect(),
-        };
+        let question = op::QueryMissing { paths: chunk.to_vec() };
         let missing = match connection.call(&question, &mut ()).await {
             Ok(missing) => missing,
             Err(error) if error.is_remote() => return Err(PlanError::Refused(told(&error))),
@@ -122,24 +245,14 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Planned, PlanEr
         };
         if let Some(unknown) = missing.unknown.iter().find(|path| path.is_derivation()) {
             return Err(PlanError::Refused(format!(
-                "store `{}` cannot read {}; upload it again",
-                store.config.name,
+                "store `{name}` cannot read {}; upload it again",
                 core.config.store_dir.display(unknown)
             )));
         }
-        to_build.extend(missing.will_build);
-        to_substitute.extend(missing.will_substitute);
+        all.will_build.extend(missing.will_build);
+        all.will_substitute.extend(missing.will_substitute);
     }
-    let whole_roots = match store.config.dispatch {
-        Dispatch::Derivation => false,
-        Dispatch::Root => true,
-    };
-    let name = store.config.name.clone();
-    let root_ids = roots.to_vec();
-    Ok(core
-        .index
-        .write(move |tx| translate(tx, &name, &root_ids, &to_build, &to_substitute, whole_roots))
-        .await?)
+    Ok(all)
 }
 
 fn all_outputs(drv: &StorePath) -> DerivedPath {
@@ -149,34 +262,52 @@ fn all_outputs(drv: &StorePath) -> DerivedPath {
     }
 }
 
-/// Turns the store's answer into builds with their edges, and records what it has already.
-fn translate(
-    tx: &rusqlite::Transaction<'_>,
-    store: &str,
-    roots: &[DrvId],
-    to_build: &HashSet<StorePath>,
-    to_substitute: &HashSet<StorePath>,
+/// What a store has answered, to be put in terms of the graph.
+struct Question {
+    store: String,
+    roots: Vec<DrvId>,
+    to_build: BTreeSet<StorePath>,
+    to_substitute: BTreeSet<StorePath>,
     whole_roots: bool,
-) -> index::Result<Planned> {
+    /// A client waits: what failed before is tried again, and what the store only has to fetch is no build.
+    is_request: bool,
+}
+
+/// Turns the store's answer into builds with their edges, and records what it has already.
+fn translate(tx: &rusqlite::Transaction<'_>, question: &Question) -> index::Result<Planned> {
+    let Question {
+        store,
+        roots,
+        to_build,
+        to_substitute,
+        whole_roots,
+        is_request,
+    } = question;
+    let (whole_roots, is_request) = (*whole_roots, *is_request);
     let paths: Vec<StorePath> = to_build.iter().cloned().collect();
     let mut builds: HashSet<DrvId> = derivations::mention(tx, &paths)?.into_iter().collect();
     let mut valid = Vec::new();
+    let mut fetched = Vec::new();
     for root in roots {
         if builds.contains(root) {
             continue;
         }
-        if is_substitutable(tx, *root, to_substitute)? {
+        if !is_substitutable(tx, *root, to_substitute)? {
+            valid.push(*root);
+        } else if is_request {
+            // The store fetches it when it is asked for all that is not built.
+            fetched.push(*root);
+        } else {
             // It is "built" by asking for it: the store fetches it then.
             builds.insert(*root);
-        } else {
-            valid.push(*root);
         }
     }
     if whole_roots {
         let roots: HashSet<DrvId> = roots.iter().copied().collect();
         builds.retain(|drv| roots.contains(drv));
     }
-    let builds: Vec<DrvId> = builds.into_iter().collect();
+    let mut builds: Vec<DrvId> = builds.into_iter().collect();
+    builds.sort_unstable();
     let mut inputs: HashMap<DrvId, Vec<DrvId>> = HashMap::new();
     if !whole_roots {
         for (drv, input) in derivations::edges_among(tx, &builds)? {
@@ -199,7 +330,11 @@ fn translate(
         let there: Vec<DrvId> = there.into_iter().collect();
         attempts::record_valid(tx, &there, store, Success::AlreadyValid, at)?;
     }
-    let failures = attempts::remembered_failures(tx, &builds, at)?;
+    let failures = if is_request {
+        HashMap::new()
+    } else {
+        attempts::remembered_failures(tx, &builds, at)?
+    };
     let builds = builds
         .into_iter()
         .map(|drv| PlannedBuild {
@@ -211,13 +346,14 @@ fn translate(
             }),
         })
         .collect();
+    valid.extend(fetched);
     Ok(Planned { builds, valid })
 }
 
 fn is_substitutable(
     tx: &rusqlite::Transaction<'_>,
     drv: DrvId,
-    to_substitute: &HashSet<StorePath>,
+    to_substitute: &BTreeSet<StorePath>,
 ) -> index::Result<bool> {
     if to_substitute.is_empty() {
         return Ok(false);

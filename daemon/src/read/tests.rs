@@ -243,7 +243,7 @@ impl World {
             valid: Vec::new(),
         };
         self.scheduler
-            .planned(evaluation, StoreId(0), root_ids, plan)
+            .planned(evaluation.into(), StoreId(0), root_ids, plan)
             .await
             .unwrap();
         self.scheduler.closed(evaluation).await.unwrap();

@@ -8,7 +8,33 @@ use nixci_store::index::DrvId;
 
 use super::store::StoreId;
 
-/// Which evaluations go first when slots are short. The order is the order of service.
+/// A client's request to build something, for as long as the client waits. Numbers are given anew by each run of the
+/// daemon and recorded nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Who wants builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wisher {
+    /// An evaluation: recorded, and settled when its roots are final.
+    Evaluation(EvaluationId),
+    /// A client that waits for the answer: its wish ends when it goes away or has it, and nothing of it is recorded.
+    Request(RequestId),
+}
+
+impl From<EvaluationId> for Wisher {
+    fn from(evaluation: EvaluationId) -> Self {
+        Self::Evaluation(evaluation)
+    }
+}
+
+impl From<RequestId> for Wisher {
+    fn from(request: RequestId) -> Self {
+        Self::Request(request)
+    }
+}
+
+/// Which wishers go first when slots are short. The order is the order of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Somebody waits for the answer: pull requests, submissions from a shell.
@@ -17,7 +43,7 @@ pub enum Priority {
     Background,
 }
 
-/// A derivation that an evaluation asks for by itself.
+/// A derivation that somebody asks for by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     /// The derivation.
@@ -39,7 +65,7 @@ pub struct PlannedBuild {
     pub known_failure: Option<FailureClass>,
 }
 
-/// What a store answered about the roots of an evaluation.
+/// What a store answered about roots.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Planned {
     /// What has to be built, in any order.
@@ -64,16 +90,18 @@ pub enum End {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Jobs of an evaluation arrived. Roots that are known already stay as they are.
+    /// Somebody wants builds. Roots that are known already stay as they are.
     Submitted {
-        /// The evaluation; new here, or known.
-        evaluation: EvaluationId,
+        /// Who; new here, or known.
+        wisher: Wisher,
         /// The project it shares slots with.
         project: i64,
         /// Its place in the order of service.
         priority: Priority,
         /// What it asks for.
         roots: Vec<Root>,
+        /// The only store that will do, where there is one; what that store offers is then for it to say.
+        on: Option<StoreId>,
     },
     /// The evaluation has no more jobs.
     Closed {
@@ -82,8 +110,8 @@ pub enum Event {
     },
     /// The answer to an [`Action::Plan`].
     Planned {
-        /// The evaluation.
-        evaluation: EvaluationId,
+        /// For whom.
+        wisher: Wisher,
         /// The store that answered.
         store: StoreId,
         /// The roots that were asked about.
@@ -93,8 +121,8 @@ pub enum Event {
     },
     /// An [`Action::Plan`] came to nothing because of the store: it is repeated with back-off.
     PlanFailed {
-        /// The evaluation.
-        evaluation: EvaluationId,
+        /// For whom.
+        wisher: Wisher,
         /// The store.
         store: StoreId,
         /// The roots that were asked about.
@@ -104,8 +132,8 @@ pub enum Event {
     },
     /// An [`Action::Plan`] can never succeed, for instance because a path is missing: the roots fail.
     PlanRefused {
-        /// The evaluation.
-        evaluation: EvaluationId,
+        /// For whom.
+        wisher: Wisher,
         /// The roots that were asked about.
         roots: Vec<DrvId>,
     },
@@ -129,10 +157,10 @@ pub enum Event {
         /// In which way.
         end: End,
     },
-    /// Nobody waits for this evaluation any more.
+    /// Nobody waits for this evaluation or request any more.
     Cancelled {
-        /// The evaluation.
-        evaluation: EvaluationId,
+        /// Whose wishes end.
+        wisher: Wisher,
     },
     /// One derivation shall not be built, whoever wants it.
     CancelledBuild {
@@ -154,8 +182,8 @@ pub enum Action {
     /// Forward the closure of these roots to the store and ask what has to be built; answer with
     /// [`Event::Planned`], [`Event::PlanFailed`] or [`Event::PlanRefused`].
     Plan {
-        /// The evaluation.
-        evaluation: EvaluationId,
+        /// For whom.
+        wisher: Wisher,
         /// The store.
         store: StoreId,
         /// Its roots.
@@ -181,6 +209,15 @@ pub enum Action {
         drv: DrvId,
         /// What it requires and what there is, in words.
         message: String,
+    },
+    /// Tell a request that something it wants is final, whether or not an attempt made it so.
+    Tell {
+        /// The request.
+        request: RequestId,
+        /// The derivation.
+        drv: DrvId,
+        /// What became of it.
+        state: LiveState,
     },
     /// Every job of the evaluation is final; it is forgotten here.
     Settled {

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use nixci_protocol::nixci::control::{AttemptId, EvaluationId, Millis};
+use nixci_protocol::nixci::control::{AttemptId, Millis};
 use nixci_protocol::nixci::outcome::{FailureClass, Success};
 use nixci_store::index::DrvId;
 
-use super::event::{LiveState, MAX_BLOCKERS};
+use super::event::{LiveState, MAX_BLOCKERS, Wisher};
 use super::queue::Place;
 use super::state::State;
 use super::store::{Store, StoreId};
@@ -24,9 +24,9 @@ pub(super) struct Node {
     /// Builds on the longest path above it.
     pub(super) height: u32,
     pub(super) arrival: u64,
-    pub(super) wanted_by: Vec<EvaluationId>,
-    /// Those of `wanted_by` that have it as a job.
-    pub(super) root_of: Vec<EvaluationId>,
+    pub(super) wanted_by: Vec<Wisher>,
+    /// Those of `wanted_by` that asked for it by itself.
+    pub(super) root_of: Vec<Wisher>,
     /// Attempts that failed because of the store.
     pub(super) tries: u32,
     /// Where it stands in the queue, while it is [`Status::Ready`].

@@ -7,7 +7,7 @@ use nixci_protocol::nixci::control::{AttemptId, Millis};
 use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_store::index::DrvId;
 
-use super::event::{Action, Change, End, LiveState};
+use super::event::{Action, Change, End, LiveState, Wisher};
 use super::graph::{Key, Status, Stop};
 use super::state::State;
 use super::store::StoreId;
@@ -129,13 +129,22 @@ impl State {
         if was_final {
             return;
         }
+        let state = node.live(store);
         for id in &node.wanted_by {
-            if let Some(e) = self.evaluations.get_mut(id) {
+            match id {
+                Wisher::Evaluation(_) => {}
+                Wisher::Request(request) => self.actions.push(Action::Tell {
+                    request: *request,
+                    drv: key.1,
+                    state: state.clone(),
+                }),
+            }
+            if let Some(e) = self.wishes.get_mut(id) {
                 e.builds_left = e.builds_left.saturating_sub(1);
             }
         }
         for id in &node.root_of {
-            if let Some(e) = self.evaluations.get_mut(id) {
+            if let Some(e) = self.wishes.get_mut(id) {
                 e.roots_left = e.roots_left.saturating_sub(1);
                 self.settling.insert(*id);
             }
@@ -153,12 +162,12 @@ impl State {
             state: node.live(store),
         });
         for id in &node.wanted_by {
-            if let Some(e) = self.evaluations.get_mut(id) {
+            if let Some(e) = self.wishes.get_mut(id) {
                 e.builds_left += 1;
             }
         }
         for id in &node.root_of {
-            if let Some(e) = self.evaluations.get_mut(id) {
+            if let Some(e) = self.wishes.get_mut(id) {
                 e.roots_left += 1;
             }
         }

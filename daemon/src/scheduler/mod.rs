@@ -5,14 +5,13 @@
 //! so every decision can be replayed in a test.
 //!
 //! Derivations are dispatched one by one, when all inputs that must be built are done; a derivation is
-//! one *node* per store however many evaluations want it. What must be built at all is not decided here:
-//! the daemon forwards the closure of an evaluation's roots to the chosen store, asks it once, and
-//! reports the answer as [`Event::Planned`].
+//! one *node* per store however many wish for it: evaluations, and requests of clients that wait
+//! ([`Wisher`]). What must be built at all is not decided here: the daemon forwards the closure of the
+//! roots to the chosen store, asks it once, and reports the answer as [`Event::Planned`].
 //!
 //! Every action is idempotent. After a restart the same events lead to the same queue: attempts that
 //! were running are simply planned again, and what they finished meanwhile is found valid.
 
-mod evaluation;
 mod event;
 mod graph;
 mod life;
@@ -20,11 +19,12 @@ mod queue;
 mod state;
 mod store;
 mod task;
+mod wisher;
 
 #[cfg(test)]
 mod tests;
 
-pub use event::{Action, Change, End, Event, LiveState, MAX_BLOCKERS, Planned, PlannedBuild, Priority, Root};
+pub use event::{Action, Change, End, Event, LiveState, MAX_BLOCKERS, Planned, PlannedBuild, Priority, RequestId, Root, Wisher};
 pub use state::{EvaluationProgress, RunningNode, State};
 pub use store::{StoreId, StoreLoad, StoreSpec};
 pub use task::{Scheduler, SchedulerGone};

@@ -6,11 +6,11 @@ use std::time::Instant;
 use nixci_protocol::nixci::control::{AttemptId, EvaluationId, Millis};
 use nixci_store::index::DrvId;
 
-use super::evaluation::{Evaluation, RootPhase};
-use super::event::{Action, Change, Event, LiveState, Priority};
+use super::event::{Action, Change, Event, LiveState, Priority, Wisher};
 use super::graph::{Key, Node, Status};
 use super::queue::{Place, Queue};
 use super::store::{Store, StoreId, StoreLoad, StoreSpec};
+use super::wisher::{RootPhase, Wishes};
 
 /// Everything that is wanted and not settled. See the module's page for how it is used.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub struct State {
     pub(super) stores: Vec<Store>,
     pub(super) queues: Vec<Queue>,
     pub(super) nodes: HashMap<Key, Node>,
-    pub(super) evaluations: BTreeMap<EvaluationId, Evaluation>,
+    pub(super) wishes: BTreeMap<Wisher, Wishes>,
     /// Nodes that run.
     pub(super) running: BTreeSet<Key>,
-    /// Evaluations with roots that no plan was asked for yet.
-    pub(super) unplanned: BTreeSet<EvaluationId>,
-    /// Evaluations that may have become settled in this step.
-    pub(super) settling: BTreeSet<EvaluationId>,
+    /// Wishers with roots that no plan was asked for yet.
+    pub(super) unplanned: BTreeSet<Wisher>,
+    /// Wishers that may have become settled in this step.
+    pub(super) settling: BTreeSet<Wisher>,
     pub(super) arrivals: u64,
     pub(super) actions: Vec<Action>,
     pub(super) changes: Vec<Change>,
@@ -60,7 +60,7 @@ impl State {
             queues: stores.iter().map(|_| Queue::default()).collect(),
             stores: stores.into_iter().map(Store::new).collect(),
             nodes: HashMap::new(),
-            evaluations: BTreeMap::new(),
+            wishes: BTreeMap::new(),
             running: BTreeSet::new(),
             unplanned: BTreeSet::new(),
             settling: BTreeSet::new(),
@@ -75,21 +75,24 @@ impl State {
     pub fn step(&mut self, event: Event, now: Instant) -> (Vec<Action>, Vec<Change>) {
         match event {
             Event::Submitted {
-                evaluation,
+                wisher,
                 project,
                 priority,
                 roots,
+                on,
             } => {
-                self.submitted(evaluation, project, priority, roots, now);
+                self.wishes.entry(wisher).or_insert_with(|| Wishes::new(project, priority));
+                self.submitted(wisher, roots, on, now);
             }
             Event::Closed { evaluation } => {
-                if let Some(e) = self.evaluations.get_mut(&evaluation) {
+                let wisher = Wisher::Evaluation(evaluation);
+                if let Some(e) = self.wishes.get_mut(&wisher) {
                     e.closed = true;
-                    self.settling.insert(evaluation);
+                    self.settling.insert(wisher);
                 }
             }
             Event::Planned {
-                evaluation,
+                wisher,
                 store,
                 roots,
                 plan,
@@ -97,10 +100,10 @@ impl State {
                 if let Some(s) = self.stores.get_mut(usize::from(store.0)) {
                     s.answered();
                 }
-                self.planned(evaluation, store, &roots, plan);
+                self.planned(wisher, store, &roots, plan);
             }
             Event::PlanFailed {
-                evaluation,
+                wisher,
                 store,
                 roots,
                 reason,
@@ -108,13 +111,13 @@ impl State {
                 if let Some(s) = self.stores.get_mut(usize::from(store.0)) {
                     s.did_not_answer(&reason, now);
                 }
-                if let Some(e) = self.evaluations.get_mut(&evaluation) {
+                if let Some(e) = self.wishes.get_mut(&wisher) {
                     e.planning.remove(&store);
                     e.unplanned.entry(store).or_default().extend(roots);
-                    self.unplanned.insert(evaluation);
+                    self.unplanned.insert(wisher);
                 }
             }
-            Event::PlanRefused { evaluation, roots } => self.plan_refused(evaluation, &roots),
+            Event::PlanRefused { wisher, roots } => self.plan_refused(wisher, &roots),
             Event::Started {
                 drv,
                 store,
@@ -122,7 +125,7 @@ impl State {
                 since,
             } => self.started((store, drv), attempt, since),
             Event::Ended { drv, store, end } => self.ended((store, drv), end, now),
-            Event::Cancelled { evaluation } => self.forget_evaluation(evaluation),
+            Event::Cancelled { wisher } => self.forget(wisher),
             Event::CancelledBuild { drv } => self.cancelled_build(drv),
             Event::Restarted { drvs } => {
                 for drv in drvs {
@@ -133,8 +136,8 @@ impl State {
             }
             Event::Woken => {}
         }
-        while let Some(evaluation) = self.settling.pop_first() {
-            self.settle(evaluation);
+        while let Some(wisher) = self.settling.pop_first() {
+            self.settle(wisher);
         }
         self.plan(now);
         self.dispatch(now);
@@ -157,7 +160,7 @@ impl State {
         nodes
             .max_by_key(|state| matches!(state, LiveState::Succeeded(_) | LiveState::Building { .. }))
             .or_else(|| {
-                self.evaluations.values().find_map(|e| match e.roots.get(&drv)? {
+                self.wishes.values().find_map(|e| match e.roots.get(&drv)? {
                     RootPhase::Planning(store) => Some(LiveState::Forwarding {
                         reason: self.store(*store).and_then(Store::down_reason),
                     }),
@@ -170,7 +173,7 @@ impl State {
     /// How far an evaluation is; `None` when it is settled or was never known.
     #[must_use]
     pub fn progress(&self, evaluation: EvaluationId) -> Option<EvaluationProgress> {
-        let e = self.evaluations.get(&evaluation)?;
+        let e = self.wishes.get(&Wisher::Evaluation(evaluation))?;
         let of_this = self.running.iter().filter(|key| e.nodes.contains(key));
         let mut running: Vec<RunningNode> = of_this
             .filter_map(|key| match self.nodes.get(key)?.status {
@@ -207,7 +210,10 @@ impl State {
 
     /// Evaluations that are not settled.
     pub fn evaluations(&self) -> impl Iterator<Item = EvaluationId> {
-        self.evaluations.keys().copied()
+        self.wishes.keys().filter_map(|wisher| match wisher {
+            Wisher::Evaluation(evaluation) => Some(*evaluation),
+            Wisher::Request(_) => None,
+        })
     }
 
     fn store(&self, id: StoreId) -> Option<&Store> {
@@ -224,12 +230,8 @@ impl State {
     pub(super) fn make_ready(&mut self, key: Key) {
         let (store, drv) = key;
         let Some(node) = self.nodes.get_mut(&key) else { return };
-        // The evaluation that wants it first pays for it; the most urgent one decides the class.
-        let wanted: Vec<&Evaluation> = node
-            .wanted_by
-            .iter()
-            .filter_map(|id| self.evaluations.get(id))
-            .collect();
+        // Who wants it first pays for it; the most urgent one decides the class.
+        let wanted: Vec<&Wishes> = node.wanted_by.iter().filter_map(|id| self.wishes.get(id)).collect();
         let place = Place {
             priority: wanted.iter().map(|e| e.priority).min().unwrap_or(Priority::Background),
             project: wanted.first().map_or(0, |e| e.project),

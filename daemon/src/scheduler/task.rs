@@ -7,7 +7,7 @@ use nixci_protocol::nixci::control::{AttemptId, EvaluationId, Millis};
 use nixci_store::index::DrvId;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::event::{Action, Change, End, Event, LiveState, Planned, Priority, Root};
+use super::event::{Action, Change, End, Event, LiveState, Planned, Priority, RequestId, Root, Wisher};
 use super::state::{EvaluationProgress, State};
 use super::store::{StoreId, StoreLoad, StoreSpec};
 
@@ -67,10 +67,29 @@ impl Scheduler {
         roots: Vec<Root>,
     ) -> Result<(), SchedulerGone> {
         self.tell(Event::Submitted {
-            evaluation,
+            wisher: Wisher::Evaluation(evaluation),
             project,
             priority,
             roots,
+            on: None,
+        })
+        .await
+    }
+
+    /// A client waits for these; it is told of each by [`Action::Tell`], until [`cancel`](Self::cancel).
+    pub async fn requested(
+        &self,
+        request: RequestId,
+        project: i64,
+        roots: Vec<Root>,
+        on: Option<StoreId>,
+    ) -> Result<(), SchedulerGone> {
+        self.tell(Event::Submitted {
+            wisher: Wisher::Request(request),
+            project,
+            priority: Priority::Head,
+            roots,
+            on,
         })
         .await
     }
@@ -83,13 +102,13 @@ impl Scheduler {
     /// A store answered an [`Action::Plan`].
     pub async fn planned(
         &self,
-        evaluation: EvaluationId,
+        wisher: Wisher,
         store: StoreId,
         roots: Vec<DrvId>,
         plan: Planned,
     ) -> Result<(), SchedulerGone> {
         self.tell(Event::Planned {
-            evaluation,
+            wisher,
             store,
             roots,
             plan,
@@ -100,13 +119,13 @@ impl Scheduler {
     /// A store could not answer an [`Action::Plan`]; it is asked again later.
     pub async fn plan_failed(
         &self,
-        evaluation: EvaluationId,
+        wisher: Wisher,
         store: StoreId,
         roots: Vec<DrvId>,
         reason: String,
     ) -> Result<(), SchedulerGone> {
         self.tell(Event::PlanFailed {
-            evaluation,
+            wisher,
             store,
             roots,
             reason,
@@ -115,8 +134,8 @@ impl Scheduler {
     }
 
     /// An [`Action::Plan`] can never succeed; the roots fail.
-    pub async fn plan_refused(&self, evaluation: EvaluationId, roots: Vec<DrvId>) -> Result<(), SchedulerGone> {
-        self.tell(Event::PlanRefused { evaluation, roots }).await
+    pub async fn plan_refused(&self, wisher: Wisher, roots: Vec<DrvId>) -> Result<(), SchedulerGone> {
+        self.tell(Event::PlanRefused { wisher, roots }).await
     }
 
     /// An [`Action::Build`] has become this attempt.
@@ -141,9 +160,10 @@ impl Scheduler {
         self.tell(Event::Ended { drv, store, end }).await
     }
 
-    /// Nobody waits for the evaluation any more.
-    pub async fn cancel(&self, evaluation: EvaluationId) -> Result<(), SchedulerGone> {
-        self.tell(Event::Cancelled { evaluation }).await
+    /// Nobody waits for the evaluation or request any more.
+    pub async fn cancel(&self, wisher: impl Into<Wisher>) -> Result<(), SchedulerGone> {
+        let wisher = wisher.into();
+        self.tell(Event::Cancelled { wisher }).await
     }
 
     /// A derivation shall not be built, whoever wants it.

@@ -12,6 +12,8 @@ use super::*;
 const S: StoreId = StoreId(0);
 const E1: EvaluationId = EvaluationId(1);
 const E2: EvaluationId = EvaluationId(2);
+const R1: RequestId = RequestId(1);
+const R2: RequestId = RequestId(2);
 
 fn spec(slots: u32) -> StoreSpec {
     StoreSpec {
@@ -60,19 +62,20 @@ impl Bench {
         actions
     }
 
-    fn submit(&mut self, evaluation: EvaluationId, project: i64, roots: &[i64]) -> Vec<Action> {
+    fn submit(&mut self, wisher: impl Into<Wisher>, project: i64, roots: &[i64]) -> Vec<Action> {
         let roots = roots.iter().copied().map(root).collect();
         self.step(Event::Submitted {
-            evaluation,
+            wisher: wisher.into(),
             project,
             priority: Priority::Head,
             roots,
+            on: None,
         })
     }
 
     fn plan(
         &mut self,
-        evaluation: EvaluationId,
+        wisher: impl Into<Wisher>,
         roots: &[i64],
         builds: Vec<PlannedBuild>,
         valid: &[i64],
@@ -82,7 +85,7 @@ impl Bench {
             valid: valid.iter().copied().map(DrvId).collect(),
         };
         self.step(Event::Planned {
-            evaluation,
+            wisher: wisher.into(),
             store: S,
             roots: roots.iter().copied().map(DrvId).collect(),
             plan,
@@ -125,7 +128,7 @@ fn a_chain_is_built_inputs_first_and_its_evaluation_settles() {
     assert_eq!(
         b.submit(E1, 1, &[3]),
         vec![Action::Plan {
-            evaluation: E1,
+            wisher: E1.into(),
             store: S,
             roots: vec![DrvId(3)]
         }]
@@ -198,7 +201,7 @@ fn cancelling_stops_only_what_nobody_else_wants() {
     b.plan(E1, &[2, 3], vec![build(2, &[1]), build(3, &[]), build(1, &[])], &[]);
     b.submit(E2, 2, &[4]);
     b.plan(E2, &[4], vec![build(4, &[1]), build(1, &[])], &[]);
-    let actions = b.step(Event::Cancelled { evaluation: E1 });
+    let actions = b.step(Event::Cancelled { wisher: E1.into() });
     assert_eq!(
         actions,
         vec![Action::Stop {
@@ -217,7 +220,7 @@ fn a_build_that_is_wanted_again_while_it_stops_is_started_again() {
     let mut b = Bench::new(4);
     b.submit(E1, 1, &[1]);
     b.plan(E1, &[1], vec![build(1, &[])], &[]);
-    b.step(Event::Cancelled { evaluation: E1 });
+    b.step(Event::Cancelled { wisher: E1.into() });
     b.submit(E2, 1, &[1]);
     assert_eq!(b.plan(E2, &[1], vec![build(1, &[])], &[]), vec![]);
     assert_eq!(builds(&b.end(1, End::Stopped)), [1]);
@@ -287,7 +290,7 @@ fn a_plan_that_fails_is_asked_for_again_and_a_refused_one_is_final() {
     let mut b = Bench::new(1);
     b.submit(E1, 1, &[1]);
     let failed = Event::PlanFailed {
-        evaluation: E1,
+        wisher: E1.into(),
         store: S,
         roots: vec![DrvId(1)],
         reason: "gone".to_owned(),
@@ -303,14 +306,14 @@ fn a_plan_that_fails_is_asked_for_again_and_a_refused_one_is_final() {
     assert_eq!(
         b.step(Event::Woken),
         vec![Action::Plan {
-            evaluation: E1,
+            wisher: E1.into(),
             store: S,
             roots: vec![DrvId(1)]
         }]
     );
     b.step(Event::Closed { evaluation: E1 });
     let refused = Event::PlanRefused {
-        evaluation: E1,
+        wisher: E1.into(),
         roots: vec![DrvId(1)],
     };
     assert_eq!(b.step(refused), vec![Action::Settled { evaluation: E1 }]);
@@ -343,10 +346,11 @@ fn what_no_store_offers_fails_with_what_there_is() {
     };
     let (actions, _) = state.step(
         Event::Submitted {
-            evaluation: E1,
+            wisher: E1.into(),
             project: 1,
             priority: Priority::Head,
             roots: vec![darwin],
+            on: None,
         },
         Instant::now(),
     );
@@ -369,10 +373,11 @@ fn projects_take_turns_and_heads_go_before_background() {
     ] {
         let evaluation = EvaluationId(evaluation);
         b.step(Event::Submitted {
-            evaluation,
+            wisher: evaluation.into(),
             project,
             priority,
             roots: roots.iter().map(|r| root(*r)).collect(),
+            on: None,
         });
         b.plan(evaluation, &roots, roots.iter().map(|r| build(*r, &[])).collect(), &[]);
     }
@@ -421,7 +426,90 @@ fn a_started_attempt_is_seen_with_its_number() {
     assert_eq!(b.state.progress(E1).unwrap().running[0].attempt, Some(AttemptId(7)));
 }
 
-/// A random run: a random graph, several evaluations over random roots of it, random ends, cancels and
+fn told(actions: &[Action], request: RequestId) -> Vec<(i64, LiveState)> {
+    let of = actions.iter().filter_map(|action| match action {
+        Action::Tell { request: to, drv, state } if *to == request => Some((drv.0, state.clone())),
+        _ => None,
+    });
+    of.collect()
+}
+
+#[test]
+fn a_request_shares_a_build_and_is_told_how_everything_it_wants_ended() {
+    let mut b = Bench::new(4);
+    b.submit(E1, 1, &[2]);
+    b.plan(E1, &[2], vec![build(2, &[1]), build(1, &[])], &[]);
+    b.submit(R1, 2, &[3]);
+    assert_eq!(b.plan(R1, &[3], vec![build(3, &[1]), build(1, &[])], &[]), vec![]);
+    let actions = b.end(1, built());
+    assert_eq!(builds(&actions), [2, 3]);
+    assert_eq!(told(&actions, R1), [(1, LiveState::Succeeded(Success::Built))]);
+    let actions = b.end(3, End::Failed(FailureClass::Build));
+    assert_eq!(told(&actions, R1), [(3, LiveState::Failed(FailureClass::Build))]);
+    // It stays until its client lets go, and is no evaluation that anybody could settle.
+    assert_eq!(b.step(Event::Cancelled { wisher: R1.into() }), vec![]);
+    assert_eq!(b.live(3), None);
+    assert_eq!(b.state.evaluations().collect::<Vec<_>>(), [E1]);
+}
+
+#[test]
+fn a_request_that_ends_stops_only_what_nobody_else_wants() {
+    let mut b = Bench::new(4);
+    for request in [R1, R2] {
+        b.submit(request, 1, &[1]);
+        b.plan(request, &[1], vec![build(1, &[])], &[]);
+    }
+    assert_eq!(b.step(Event::Cancelled { wisher: R1.into() }), vec![]);
+    let stop = Action::Stop { drv: DrvId(1), store: S };
+    assert_eq!(b.step(Event::Cancelled { wisher: R2.into() }), vec![stop]);
+    assert_eq!(b.end(1, End::Stopped), vec![], "nobody is told");
+    assert!(b.state.nodes.is_empty());
+}
+
+#[test]
+fn what_failed_is_tried_again_for_a_request_and_everybody_gains() {
+    let mut b = Bench::new(4);
+    b.submit(E1, 1, &[2]);
+    b.plan(E1, &[2], vec![build(2, &[1]), build(1, &[])], &[]);
+    b.end(1, End::Failed(FailureClass::Build));
+    b.submit(R1, 1, &[1]);
+    assert_eq!(builds(&b.plan(R1, &[1], vec![build(1, &[])], &[])), [1]);
+    assert_eq!(builds(&b.end(1, built())), [2]);
+}
+
+#[test]
+fn a_request_is_pinned_to_its_store_whatever_that_is_said_to_offer() {
+    let specs = ["a", "b"].map(|name| StoreSpec {
+        name: name.into(),
+        systems: vec!["x86_64-linux".to_owned()],
+        ..spec(1)
+    });
+    let mut state = State::new(specs.into());
+    let foreign = Root {
+        system: "riscv64-linux".into(),
+        ..root(1)
+    };
+    let (actions, _) = state.step(
+        Event::Submitted {
+            wisher: R1.into(),
+            project: 1,
+            priority: Priority::Head,
+            roots: vec![foreign],
+            on: Some(StoreId(1)),
+        },
+        Instant::now(),
+    );
+    assert_eq!(
+        actions,
+        vec![Action::Plan {
+            wisher: R1.into(),
+            store: StoreId(1),
+            roots: vec![DrvId(1)],
+        }]
+    );
+}
+
+/// A random run: a random graph, several evaluations and requests over random roots of it, random ends, cancels and
 /// restarts, in a random order.
 #[derive(Debug, Clone)]
 struct Script {
@@ -462,6 +550,15 @@ fn closure(inputs: &[Vec<usize>], roots: &[usize]) -> BTreeSet<usize> {
     seen
 }
 
+/// Every second one is a request.
+fn wisher(at: usize) -> Wisher {
+    if at % 2 == 0 {
+        EvaluationId(at as i64).into()
+    } else {
+        RequestId(at as u64).into()
+    }
+}
+
 fn play(script: &Script) {
     let mut b = Bench::new(script.slots);
     let mut done: BTreeSet<usize> = BTreeSet::new();
@@ -470,18 +567,23 @@ fn play(script: &Script) {
     let mut settled = BTreeSet::new();
     let mut todo: Vec<Action> = Vec::new();
     let mut open: BTreeSet<usize> = (0..script.roots.len()).collect();
+    // What the clients of open requests still wait for.
+    let mut waits: HashMap<RequestId, BTreeSet<i64>> = HashMap::new();
     let mut choices = script.choices.iter().copied().cycle();
     for (at, roots) in script.roots.iter().enumerate() {
-        let id = EvaluationId(at as i64);
+        let id = wisher(at);
         let roots: Vec<i64> = roots.iter().map(|r| *r as i64).collect();
         todo.extend(b.submit(id, at as i64 % 2, &roots));
-        todo.extend(b.step(Event::Closed { evaluation: id }));
+        match id {
+            Wisher::Evaluation(evaluation) => todo.extend(b.step(Event::Closed { evaluation })),
+            Wisher::Request(request) => drop(waits.insert(request, roots.into_iter().collect())),
+        }
     }
     for turn in 0..5_000 {
         while let Some(action) = todo.pop() {
             let next = match action {
                 Action::Plan {
-                    evaluation,
+                    wisher,
                     store: _,
                     roots,
                 } => {
@@ -495,14 +597,22 @@ fn play(script: &Script) {
                         .map(|n| {
                             let inputs: Vec<i64> = script.inputs[*n].iter().map(|i| *i as i64).collect();
                             PlannedBuild {
-                                known_failure: failed.get(n).copied(),
+                                known_failure: match wisher {
+                                    Wisher::Evaluation(_) => failed.get(n).copied(),
+                                    Wisher::Request(_) => None,
+                                },
                                 ..build(*n as i64, &inputs)
                             }
                         })
                         .collect();
                     let valid: Vec<i64> = roots.iter().filter(|r| done.contains(r)).map(|r| *r as i64).collect();
+                    if let Wisher::Request(request) = wisher
+                        && let Some(waits) = waits.get_mut(&request)
+                    {
+                        waits.retain(|root| !valid.contains(root));
+                    }
                     b.plan(
-                        evaluation,
+                        wisher,
                         &roots.iter().map(|r| *r as i64).collect::<Vec<_>>(),
                         plan,
                         &valid,
@@ -534,9 +644,29 @@ fn play(script: &Script) {
                     open.remove(&(evaluation.0 as usize));
                     Vec::new()
                 }
+                Action::Tell { request, drv, state } => {
+                    assert!(state.is_final(), "{drv:?} is {state:?}");
+                    if let Some(waits) = waits.get_mut(&request) {
+                        waits.remove(&drv.0);
+                    }
+                    Vec::new()
+                }
                 Action::Unsupported { .. } => unreachable!("the store offers everything"),
             };
             todo.extend(next);
+        }
+        let answered: Vec<RequestId> = waits
+            .iter()
+            .filter(|(_, waits)| waits.is_empty())
+            .map(|(request, _)| *request)
+            .collect();
+        for request in answered {
+            waits.remove(&request);
+            open.remove(&(request.0 as usize));
+            todo.extend(b.step(Event::Cancelled { wisher: request.into() }));
+        }
+        if !todo.is_empty() {
+            continue;
         }
         if open.is_empty() && running.is_empty() {
             break;
@@ -547,9 +677,10 @@ fn play(script: &Script) {
             (0, _) if turn < 100 => {
                 let at = usize::from(choice) % script.roots.len();
                 open.remove(&at);
-                b.step(Event::Cancelled {
-                    evaluation: EvaluationId(at as i64),
-                })
+                if let Wisher::Request(request) = wisher(at) {
+                    waits.remove(&request);
+                }
+                b.step(Event::Cancelled { wisher: wisher(at) })
             }
             (1, _) if turn < 100 => {
                 let drvs: Vec<DrvId> = failed.drain().map(|(n, _)| DrvId(n as i64)).collect();

@@ -197,7 +197,7 @@ pub(crate) async fn submitted(core: &Core, row: &EvaluationRow, mut roots: Vec<R
 }
 
 /// What the scheduler shares slots by. It only has to be the same for the same project.
-fn project_number(project: &str) -> i64 {
+pub(crate) fn project_number(project: &str) -> i64 {
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     hasher.write(project.as_bytes());
     hasher.finish().cast_signed()

@@ -6,6 +6,7 @@ mod control;
 mod error;
 mod log_sink;
 mod nar;
+mod nars;
 mod nar_stream;
 
 pub use connection::{Connection, Hello};

@@ -59,6 +59,27 @@ pub fn mention(tx: &Transaction<'_>, paths: &[StorePath]) -> Result<Vec<DrvId>> 
     paths.iter().map(|path| Ok(adding.mention(path)?.0)).collect()
 }
 
+/// Gives a number to a derivation that somebody sent without the derivations it needs. Its outputs are noted; it counts
+/// as mentioned only, so that adding it later still completes it.
+pub fn sent(tx: &Transaction<'_>, path: &StorePath, outputs: &[OutputRow]) -> Result<DrvId> {
+    let (id, added) = Adding::new(tx)?.mention(path)?;
+    if !added {
+        let mut insert = tx.prepare_cached(
+            "INSERT INTO output (drv, name, digest, path_name) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        )?;
+        for OutputRow { name, path } in outputs {
+            let path = path.as_ref();
+            insert.execute(params![
+                id.0,
+                name,
+                path.map(StorePath::digest),
+                path.map(StorePath::name)
+            ])?;
+        }
+    }
+    Ok(id)
+}
+
 /// The numbers of derivations by path, in the order given; none where a path was never mentioned.
 pub fn ids(conn: &Connection, paths: &[StorePath]) -> Result<Vec<Option<DrvId>>> {
     let mut find = conn.prepare_cached(FIND)?;
@@ -222,7 +243,11 @@ impl<'c> Adding<'c> {
             mention: tx.prepare_cached("INSERT INTO derivation (digest, name) VALUES (?1, ?2)")?,
             complete: tx
                 .prepare_cached("UPDATE derivation SET system = ?2, features = ?3, fixed = ?4 WHERE id = ?1")?,
-            output: tx.prepare_cached("INSERT INTO output (drv, name, digest, path_name) VALUES (?1, ?2, ?3, ?4)")?,
+            // What somebody sent as a derivation is replaced by what the derivation says itself.
+            output: tx.prepare_cached(
+                "INSERT INTO output (drv, name, digest, path_name) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (drv, name) DO UPDATE SET digest = excluded.digest, path_name = excluded.path_name",
+            )?,
             edge: tx.prepare_cached("INSERT INTO edge (drv, input) VALUES (?1, ?2)")?,
             seen: HashMap::default(),
         })

@@ -1,21 +1,21 @@
-//! Evaluations: their roots on the way to a plan, and what they want of the graph.
+//! Who wishes for builds: the roots on the way to a plan, and what is wanted of the graph.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
-use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::nixci::outcome::{FailureClass, Success};
 use nixci_store::index::DrvId;
 
-use super::event::{Action, Change, LiveState, Planned, Priority, Root};
+use super::event::{Action, Change, LiveState, Planned, Priority, RequestId, Root, Wisher};
 use super::graph::{Key, Node, Status};
 use super::state::State;
 use super::store::{Store, StoreId};
 
 #[derive(Debug)]
-pub(super) struct Evaluation {
+pub(super) struct Wishes {
     pub(super) project: i64,
     pub(super) priority: Priority,
+    /// No more roots will come. Requests stay open: they end when the client has what it wants.
     pub(super) closed: bool,
     pub(super) roots: HashMap<DrvId, RootPhase>,
     /// Roots that are not final.
@@ -41,16 +41,9 @@ pub(super) enum RootPhase {
     Final(LiveState),
 }
 
-impl State {
-    pub(super) fn submitted(
-        &mut self,
-        id: EvaluationId,
-        project: i64,
-        priority: Priority,
-        roots: Vec<Root>,
-        now: Instant,
-    ) {
-        self.evaluations.entry(id).or_insert_with(|| Evaluation {
+impl Wishes {
+    pub(super) fn new(project: i64, priority: Priority) -> Self {
+        Self {
             project,
             priority,
             closed: false,
@@ -62,17 +55,21 @@ impl State {
             unplanned: BTreeMap::new(),
             planning: BTreeSet::new(),
             stores: BTreeSet::new(),
-        });
+        }
+    }
+}
+
+impl State {
+    pub(super) fn submitted(&mut self, id: Wisher, roots: Vec<Root>, on: Option<StoreId>, now: Instant) {
         for root in roots {
-            if self
-                .evaluations
-                .get(&id)
-                .is_none_or(|e| e.roots.contains_key(&root.drv))
-            {
+            if self.wishes.get(&id).is_none_or(|e| e.roots.contains_key(&root.drv)) {
                 continue;
             }
-            let store = self.choose_store(id, &root, now);
-            let Some(e) = self.evaluations.get_mut(&id) else { return };
+            let store = match on {
+                Some(store) => Some(store).filter(|store| usize::from(store.0) < self.stores.len()),
+                None => self.choose_store(id, &root, now),
+            };
+            let Some(e) = self.wishes.get_mut(&id) else { return };
             if let Some(store) = store {
                 e.roots.insert(root.drv, RootPhase::Planning(store));
                 e.unplanned.entry(store).or_default().push(root.drv);
@@ -88,6 +85,10 @@ impl State {
                     drv: root.drv,
                     message: self.why_unsupported(&root),
                 });
+                if let Wisher::Request(request) = id {
+                    let (drv, state) = (root.drv, LiveState::Failed(FailureClass::Unsupported));
+                    self.actions.push(Action::Tell { request, drv, state });
+                }
             }
         }
     }
@@ -115,9 +116,9 @@ impl State {
         )
     }
 
-    /// The store for a root: the one its evaluation uses already, otherwise the least busy one.
-    fn choose_store(&self, id: EvaluationId, root: &Root, now: Instant) -> Option<StoreId> {
-        let used = self.evaluations.get(&id);
+    /// The store for a root: the one its wisher uses already, otherwise the least busy one.
+    fn choose_store(&self, id: Wisher, root: &Root, now: Instant) -> Option<StoreId> {
+        let used = self.wishes.get(&id);
         let rank = |(at, store): &(usize, &Store)| {
             let id = StoreId(*at as u16);
             let in_use = used.is_some_and(|e| e.stores.contains(&id));
@@ -137,11 +138,11 @@ impl State {
             .map(|(at, _)| StoreId(at as u16))
     }
 
-    /// Asks for the plans that can be asked for: one at a time per evaluation and store.
+    /// Asks for the plans that can be asked for: one at a time per wisher and store.
     pub(super) fn plan(&mut self, now: Instant) {
         let mut later = BTreeSet::new();
         for id in std::mem::take(&mut self.unplanned) {
-            let Some(e) = self.evaluations.get_mut(&id) else {
+            let Some(e) = self.wishes.get_mut(&id) else {
                 continue;
             };
             for store in e.unplanned.keys().copied().collect::<Vec<_>>() {
@@ -152,7 +153,7 @@ impl State {
                 {
                     e.planning.insert(store);
                     self.actions.push(Action::Plan {
-                        evaluation: id,
+                        wisher: id,
                         store,
                         roots,
                     });
@@ -165,8 +166,8 @@ impl State {
         self.unplanned = later;
     }
 
-    pub(super) fn planned(&mut self, id: EvaluationId, store: StoreId, roots: &[DrvId], plan: Planned) {
-        let Some(e) = self.evaluations.get_mut(&id) else { return };
+    pub(super) fn planned(&mut self, id: Wisher, store: StoreId, roots: &[DrvId], plan: Planned) {
+        let Some(e) = self.wishes.get_mut(&id) else { return };
         e.planning.remove(&store);
         for drv in plan.valid {
             let state = LiveState::Succeeded(Success::AlreadyValid);
@@ -196,7 +197,7 @@ impl State {
             builds.push((build.drv, build.inputs));
         }
         for root in roots {
-            let Some(e) = self.evaluations.get_mut(&id) else { return };
+            let Some(e) = self.wishes.get_mut(&id) else { return };
             match e.roots.get_mut(root) {
                 Some(phase @ RootPhase::Planning(_)) => {
                     *phase = RootPhase::Node;
@@ -215,7 +216,7 @@ impl State {
             if node.status.is_final() {
                 let state = node.live(&self.stores[usize::from(store.0)]);
                 self.changes.push(Change { drv: *root, state });
-                if let Some(e) = self.evaluations.get_mut(&id) {
+                if let Some(e) = self.wishes.get_mut(&id) {
                     e.roots_left -= 1;
                 }
             }
@@ -239,10 +240,26 @@ impl State {
                 self.make_ready(key);
             }
         }
+        if let Wisher::Request(request) = id {
+            self.tell_what_is_final(request, store, builds.iter().map(|(drv, _)| *drv));
+        }
         self.settling.insert(id);
     }
 
-    /// Moves a ready build up when a more urgent evaluation wants it too.
+    /// What was final before a request wanted it is not going to change for it.
+    fn tell_what_is_final(&mut self, request: RequestId, store: StoreId, drvs: impl Iterator<Item = DrvId>) {
+        let Some(place) = self.stores.get(usize::from(store.0)) else {
+            return;
+        };
+        for drv in drvs {
+            if let Some(node) = self.nodes.get(&(store, drv)).filter(|node| node.status.is_final()) {
+                let state = node.live(place);
+                self.actions.push(Action::Tell { request, drv, state });
+            }
+        }
+    }
+
+    /// Moves a ready build up when somebody more urgent wants it too.
     fn hasten(&mut self, key: Key, priority: Priority) {
         if self
             .nodes
@@ -255,8 +272,8 @@ impl State {
         }
     }
 
-    /// Notes that an evaluation wants a node; whether the node is new.
-    fn want(&mut self, id: EvaluationId, key: Key) -> bool {
+    /// Notes that somebody wants a node; whether the node is new.
+    fn want(&mut self, id: Wisher, key: Key) -> bool {
         let mut is_new = false;
         let arrivals = &mut self.arrivals;
         let node = self.nodes.entry(key).or_insert_with(|| {
@@ -264,7 +281,7 @@ impl State {
             *arrivals += 1;
             Node::new(*arrivals)
         });
-        if let Some(e) = self.evaluations.get_mut(&id)
+        if let Some(e) = self.wishes.get_mut(&id)
             && e.nodes.insert(key)
         {
             node.wanted_by.push(id);
@@ -273,8 +290,8 @@ impl State {
         is_new
     }
 
-    pub(super) fn plan_refused(&mut self, id: EvaluationId, roots: &[DrvId]) {
-        let Some(e) = self.evaluations.get_mut(&id) else { return };
+    pub(super) fn plan_refused(&mut self, id: Wisher, roots: &[DrvId]) {
+        let Some(e) = self.wishes.get_mut(&id) else { return };
         for drv in roots {
             if let Some(phase @ RootPhase::Planning(_)) = e.roots.get_mut(drv) {
                 let RootPhase::Planning(store) = *phase else { continue };
@@ -290,20 +307,21 @@ impl State {
     }
 
     /// Forgets an evaluation whose every root is final and that has no more to come.
-    pub(super) fn settle(&mut self, id: EvaluationId) {
+    pub(super) fn settle(&mut self, id: Wisher) {
+        let Wisher::Evaluation(evaluation) = id else { return };
         let done = self
-            .evaluations
+            .wishes
             .get(&id)
             .is_some_and(|e| e.closed && e.roots_left == 0 && e.planning.is_empty() && e.unplanned.is_empty());
         if done {
-            self.actions.push(Action::Settled { evaluation: id });
-            self.forget_evaluation(id);
+            self.actions.push(Action::Settled { evaluation });
+            self.forget(id);
         }
     }
 
-    /// Takes an evaluation's wishes back: what nobody else wants is stopped and forgotten.
-    pub(super) fn forget_evaluation(&mut self, id: EvaluationId) {
-        let Some(e) = self.evaluations.remove(&id) else { return };
+    /// Takes wishes back: what nobody else wants is stopped and forgotten.
+    pub(super) fn forget(&mut self, id: Wisher) {
+        let Some(e) = self.wishes.remove(&id) else { return };
         for (drv, phase) in e.roots {
             match phase {
                 RootPhase::Planning(_) => self.changes.push(Change {
