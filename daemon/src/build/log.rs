@@ -74,13 +74,7 @@ impl Told {
 
 impl BuildLog {
     /// For one derivation, whose attempt somebody else begins and ends.
-    pub(super) fn of(
-        core: &Arc<Core>,
-        store: &str,
-        path: StorePath,
-        attempt: AttemptId,
-        stream: Arc<Stream>,
-    ) -> Self {
+    pub(super) fn of(core: &Arc<Core>, store: &str, path: StorePath, attempt: AttemptId, stream: Arc<Stream>) -> Self {
         let mut log = Self::for_others(core, store);
         log.stream = Some(stream);
         log.own = Some((path, core.logs.start(attempt)));

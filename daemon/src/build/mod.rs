@@ -22,8 +22,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::core::{BuildStore, Core, now};
 use crate::error::told;
-use crate::scheduler::{End, StoreId};
 use crate::request::Ending;
+use crate::scheduler::{End, StoreId};
 use crate::{forward, http};
 use classify::{Meaning, classify, clean};
 

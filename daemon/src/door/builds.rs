@@ -154,7 +154,10 @@ async fn plan(
     session.upstream.forward(needed).await?;
     let question = op::QueryMissing { paths: paths.to_vec() };
     let missing = session.upstream.call(&question, exchange).await?;
-    let to_build: Vec<StorePath> = drvs.into_iter().filter(|drv| missing.will_build.contains(drv)).collect();
+    let to_build: Vec<StorePath> = drvs
+        .into_iter()
+        .filter(|drv| missing.will_build.contains(drv))
+        .collect();
     if to_build.is_empty() {
         return Ok(None);
     }
@@ -186,7 +189,9 @@ async fn unbound(core: &Core, drvs: &[StorePath]) -> Result<Option<Plan>, Handle
         Writes::Spool if core.stores.len() < 2 => return Ok(None),
         Writes::Spool => {}
     }
-    adopt::adopt(core, drvs.to_vec()).await.map_err(|error| refuse(&error))?;
+    adopt::adopt(core, drvs.to_vec())
+        .await
+        .map_err(|error| refuse(&error))?;
     let asked = drvs.to_vec();
     let known = core
         .index

@@ -121,7 +121,10 @@ fn features(derivation: &BasicDerivation) -> Vec<String> {
         let words = list.into_iter().flatten().filter_map(serde_json::Value::as_str);
         return words.map(str::to_owned).collect();
     }
-    let words = derivation.env.get(KEY.as_bytes()).map(|words| String::from_utf8_lossy(words));
+    let words = derivation
+        .env
+        .get(KEY.as_bytes())
+        .map(|words| String::from_utf8_lossy(words));
     let words = words.as_deref().unwrap_or_default();
     words.split_ascii_whitespace().map(str::to_owned).collect()
 }
@@ -131,7 +134,11 @@ fn path_of(dir: &StoreDir, name: &str, derivation: &BasicDerivation) -> Option<D
     let mut text = BytesMut::new();
     text.extend_from_slice(b"Derive(");
     list(&mut text, &derivation.outputs, |text, (name, output)| {
-        let path = output.path.as_ref().map(|path| dir.display(path).to_string()).unwrap_or_default();
+        let path = output
+            .path
+            .as_ref()
+            .map(|path| dir.display(path).to_string())
+            .unwrap_or_default();
         let fields = [name.to_string(), path, output.hash_algo.clone(), output.hash.clone()];
         tuple(text, fields.iter().map(String::as_bytes));
     });

@@ -7,8 +7,8 @@
 
 mod add;
 mod builds;
-mod derivation;
 mod control;
+mod derivation;
 mod inflate;
 mod missing;
 mod options;

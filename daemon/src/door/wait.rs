@@ -37,12 +37,7 @@ async fn tell(messages: Vec<LogMessage>, exchange: &mut Exchange<'_>) {
 }
 
 impl Waiting {
-    pub(super) async fn begin(
-        core: &Arc<Core>,
-        request: Request,
-        builds: Builds,
-        exchange: &mut Exchange<'_>,
-    ) -> Self {
+    pub(super) async fn begin(core: &Arc<Core>, request: Request, builds: Builds, exchange: &mut Exchange<'_>) -> Self {
         let (activities, begin) = Activities::begin(&core.requests);
         tell(begin, exchange).await;
         Self {
@@ -97,11 +92,9 @@ impl Waiting {
             Post::LeftOut(count) => vec![line(&format!(
                 "nixci: {count} log lines were left out because they were not read; the logs of the builds have them\n"
             ))],
-            Post::Planned(_)
-            | Post::Refused { .. }
-            | Post::Delayed(_)
-            | Post::Ended { .. }
-            | Post::Final { .. } => Vec::new(),
+            Post::Planned(_) | Post::Refused { .. } | Post::Delayed(_) | Post::Ended { .. } | Post::Final { .. } => {
+                Vec::new()
+            }
         }
     }
 

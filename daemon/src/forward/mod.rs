@@ -75,9 +75,7 @@ impl Holders {
                 .entry((wisher, store))
                 .or_insert_with(|| {
                     let (sender, inbox) = mpsc::channel(WISHES);
-                    core.stop
-                        .working
-                        .spawn(holder::run(core.clone(), wisher, store, inbox));
+                    core.stop.working.spawn(holder::run(core.clone(), wisher, store, inbox));
                     sender
                 })
                 .clone()
@@ -89,7 +87,10 @@ impl Holders {
 pub(crate) async fn plan(core: &Arc<Core>, wisher: Wisher, store: StoreId, roots: Vec<DrvId>) {
     let inbox = core.holders.inbox(core, wisher, store);
     if inbox.send(Wish::Plan { roots }).await.is_err() {
-        debug!(?wisher, "a plan came too late: nobody wants it any more or the daemon is stopping");
+        debug!(
+            ?wisher,
+            "a plan came too late: nobody wants it any more or the daemon is stopping"
+        );
     }
 }
 

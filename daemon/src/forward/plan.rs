@@ -82,10 +82,7 @@ pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
         }
     };
     if told.is_err() {
-        debug!(
-            ?wisher,
-            "a plan came too late: the daemon is stopping"
-        );
+        debug!(?wisher, "a plan came too late: the daemon is stopping");
     }
 }
 
@@ -155,7 +152,10 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError
         Some(Asked::Paths {
             missing: Some(missing), ..
         }) => missing.clone(),
-        Some(Asked::Paths { paths: of, missing: None }) => {
+        Some(Asked::Paths {
+            paths: of,
+            missing: None,
+        }) => {
             let wanted = roots.iter().filter_map(|root| of.get(root)).flatten().cloned();
             ask(holder, wanted.collect()).await?
         }
@@ -186,7 +186,11 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError
         .write(move |tx| {
             let plan = translate(tx, &question)?;
             let drvs: Vec<DrvId> = plan.builds.iter().map(|build| build.drv).collect();
-            let paths = if is_request { derivations::paths(tx, &drvs)? } else { Vec::new() };
+            let paths = if is_request {
+                derivations::paths(tx, &drvs)?
+            } else {
+                Vec::new()
+            };
             Ok((plan, paths))
         })
         .await?;

@@ -7,8 +7,8 @@ use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_protocol::types::{BuildResult, BuildStatus, StoreDir, StorePath};
 use nixci_store::index::DrvId;
 
-use super::words::{Manner, error_line};
 use super::Outline;
+use super::words::{Manner, error_line};
 use crate::scheduler::{LiveState, StoreId};
 
 /// The builds of one request.
@@ -168,7 +168,11 @@ impl Builds {
         let mut seen = HashSet::new();
         let mut work = vec![drv];
         while let Some(at) = work.pop() {
-            let dependents = self.nodes.get(&at).map(|node| node.dependents.as_slice()).unwrap_or_default();
+            let dependents = self
+                .nodes
+                .get(&at)
+                .map(|node| node.dependents.as_slice())
+                .unwrap_or_default();
             work.extend(dependents.iter().filter(|above| seen.insert(**above)));
         }
         seen.into_iter().collect()
@@ -187,12 +191,7 @@ impl Builds {
     }
 
     /// The scheduler is done with something; attempts have told of it themselves where there was one.
-    pub(crate) fn is_final(
-        &mut self,
-        drv: DrvId,
-        state: &LiveState,
-        outputs: &HashMap<DrvId, Vec<StorePath>>,
-    ) -> Step {
+    pub(crate) fn is_final(&mut self, drv: DrvId, state: &LiveState, outputs: &HashMap<DrvId, Vec<StorePath>>) -> Step {
         let mut step = Step::default();
         let why = match state {
             LiveState::Forwarding { .. }
@@ -217,7 +216,10 @@ impl Builds {
             LiveState::Failed(class) => format!("failed: {}", class.words()),
         };
         let path = self.nodes.get(&drv).and_then(|node| node.path.as_ref());
-        let name = path.map_or_else(|| "a derivation".to_owned(), |path| format!("'{}'", self.dir.display(path)));
+        let name = path.map_or_else(
+            || "a derivation".to_owned(),
+            |path| format!("'{}'", self.dir.display(path)),
+        );
         let result = BuildResult::new(BuildStatus::MiscFailure, format!("{name} {why}"));
         self.fail(drv, result, outputs, &mut step);
         step
@@ -280,13 +282,7 @@ impl Builds {
         self.spread(drv, outputs, step);
     }
 
-    fn fail(
-        &mut self,
-        drv: DrvId,
-        result: BuildResult,
-        outputs: &HashMap<DrvId, Vec<StorePath>>,
-        step: &mut Step,
-    ) {
+    fn fail(&mut self, drv: DrvId, result: BuildResult, outputs: &HashMap<DrvId, Vec<StorePath>>, step: &mut Step) {
         if self.meet(drv).is_some_and(|node| matches!(node.fate, Fate::Open)) {
             self.note_failure(drv, result, step);
             self.spread(drv, outputs, step);
@@ -312,7 +308,9 @@ impl Builds {
             let Some(node) = self.nodes.get(&drv) else { continue };
             let failed = matches!(node.fate, Fate::Failed(_));
             for above in node.dependents.clone() {
-                let Some(node) = self.nodes.get_mut(&above) else { continue };
+                let Some(node) = self.nodes.get_mut(&above) else {
+                    continue;
+                };
                 node.inputs_left = node.inputs_left.saturating_sub(1);
                 node.inputs_failed += u32::from(failed);
                 let gives_up = node.inputs_failed > 0 && (node.inputs_left == 0 || !self.keep_going);

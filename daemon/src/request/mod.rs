@@ -147,7 +147,8 @@ impl Requests {
         self.with(|known| {
             let Known { open, builds, .. } = known;
             let Some(open) = open.get_mut(&request) else { return };
-            let (store, drvs): (_, Vec<DrvId>) = (outline.store, outline.builds.iter().map(|build| build.drv).collect());
+            let (store, drvs): (_, Vec<DrvId>) =
+                (outline.store, outline.builds.iter().map(|build| build.drv).collect());
             open.mailbox.post(Post::Planned(Box::new(outline)));
             for drv in drvs {
                 let build = builds.entry((store, drv)).or_default();
@@ -207,7 +208,9 @@ impl Requests {
 
     fn close(&self, request: RequestId) {
         self.with(|known| {
-            let Some(open) = known.open.remove(&request) else { return };
+            let Some(open) = known.open.remove(&request) else {
+                return;
+            };
             for key in open.listens {
                 if let Some(build) = known.builds.get_mut(&key) {
                     build.listeners.retain(|listener| *listener != request);

@@ -180,7 +180,9 @@ impl State {
             }
             LogMessage::StopActivity { id } => self.open.remove(id).is_some(),
             LogMessage::Result { id, kind, .. } => {
-                let Some(open) = self.open.get_mut(id) else { return false };
+                let Some(open) = self.open.get_mut(id) else {
+                    return false;
+                };
                 match *kind {
                     ResultType::SET_PHASE => open.phase = Some(message.clone()),
                     ResultType::BUILD_LOG_LINE | ResultType::POST_BUILD_LOG_LINE => open.line(message),

@@ -65,7 +65,6 @@ impl Manner {
             Self::New => None,
         }
     }
-
 }
 
 /// An error as a line of the log, as stock stores log one that is not an answer.

@@ -24,7 +24,9 @@ mod wisher;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Action, Change, End, Event, LiveState, MAX_BLOCKERS, Planned, PlannedBuild, Priority, RequestId, Root, Wisher};
+pub use event::{
+    Action, Change, End, Event, LiveState, MAX_BLOCKERS, Planned, PlannedBuild, Priority, RequestId, Root, Wisher,
+};
 pub use state::{EvaluationProgress, RunningNode, State};
 pub use store::{StoreId, StoreLoad, StoreSpec};
 pub use task::{Scheduler, SchedulerGone};

@@ -81,7 +81,9 @@ impl State {
                 roots,
                 on,
             } => {
-                self.wishes.entry(wisher).or_insert_with(|| Wishes::new(project, priority));
+                self.wishes
+                    .entry(wisher)
+                    .or_insert_with(|| Wishes::new(project, priority));
                 self.submitted(wisher, roots, on, now);
             }
             Event::Closed { evaluation } => {

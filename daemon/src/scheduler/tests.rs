@@ -428,7 +428,11 @@ fn a_started_attempt_is_seen_with_its_number() {
 
 fn told(actions: &[Action], request: RequestId) -> Vec<(i64, LiveState)> {
     let of = actions.iter().filter_map(|action| match action {
-        Action::Tell { request: to, drv, state } if *to == request => Some((drv.0, state.clone())),
+        Action::Tell {
+            request: to,
+            drv,
+            state,
+        } if *to == request => Some((drv.0, state.clone())),
         _ => None,
     });
     of.collect()
@@ -460,7 +464,10 @@ fn a_request_that_ends_stops_only_what_nobody_else_wants() {
         b.plan(request, &[1], vec![build(1, &[])], &[]);
     }
     assert_eq!(b.step(Event::Cancelled { wisher: R1.into() }), vec![]);
-    let stop = Action::Stop { drv: DrvId(1), store: S };
+    let stop = Action::Stop {
+        drv: DrvId(1),
+        store: S,
+    };
     assert_eq!(b.step(Event::Cancelled { wisher: R2.into() }), vec![stop]);
     assert_eq!(b.end(1, End::Stopped), vec![], "nobody is told");
     assert!(b.state.nodes.is_empty());

@@ -216,7 +216,17 @@ async fn failures_are_told_as_the_daemon_tells_them(#[case] version: NixVersion)
     for arguments in [
         vec!["--no-out-link", &file, "-A", "top"],
         vec!["--no-out-link", "--keep-going", &file, "-A", "two"],
-        vec!["--no-out-link", "--keep-going", &file, "-A", "bad", "-A", "top", "-A", "worse"],
+        vec![
+            "--no-out-link",
+            "--keep-going",
+            &file,
+            "-A",
+            "bad",
+            "-A",
+            "top",
+            "-A",
+            "worse",
+        ],
     ] {
         let (ours, theirs) = (
             room.run("nix-build", &arguments).await,
@@ -279,11 +289,7 @@ async fn a_client_without_our_disk_builds_from_the_spool(#[case] version: NixVer
     let pipe = remote_program(home.path(), &daemon.socket);
     let drvs = evaluator.instantiate("spool", &[TestDrv::good("base"), TestDrv::good("app").needs(&["base"])]);
     succeeds(&evaluator, &["copy", "--derivation", "--to", &pipe, &drvs["app"]]).await;
-    let built = output(
-        evaluator.command("nix-store"),
-        &["--store", &pipe, "-r", &drvs["app"]],
-    )
-    .await;
+    let built = output(evaluator.command("nix-store"), &["--store", &pipe, "-r", &drvs["app"]]).await;
     assert!(built.status.success(), "{built:?}");
     let mut client = connect(&daemon.socket).await;
     for drv in ["base", "app"] {
@@ -299,7 +305,10 @@ async fn two_clients_share_an_attempt_and_both_hear_all_of_it() {
     let gate = room.store.gate("shared");
     let drvs = room.store.instantiate(
         "shared",
-        &[TestDrv::good("slow").script("echo early").gate("shared").script("echo late")],
+        &[TestDrv::good("slow")
+            .script("echo early")
+            .gate("shared")
+            .script("echo late")],
     );
     let slow = &drvs["slow"];
     let mut first = Client::ask(&room, &[slow]).await;
@@ -314,7 +323,10 @@ async fn two_clients_share_an_attempt_and_both_hear_all_of_it() {
         assert_eq!(results[0].result.status, BuildStatus::Built);
         assert_eq!(results[0].result.built_outputs.paths().count(), 1);
         assert_eq!(lines_of(&heard), ["late"]);
-        assert!(matches!(heard.last(), Some(LogMessage::StopActivity { .. })), "{heard:?}");
+        assert!(
+            matches!(heard.last(), Some(LogMessage::StopActivity { .. })),
+            "{heard:?}"
+        );
     }
     let (lines, end) = room.how_it_ended(slow).await;
     assert_eq!(lines, ["building slow", "early", "late"]);
@@ -326,7 +338,9 @@ async fn two_clients_share_an_attempt_and_both_hear_all_of_it() {
 async fn a_client_that_leaves_stops_only_what_nobody_else_wants() {
     let room = Room::new(NixVersion::V2_34, 2).await;
     let gate = room.store.gate("leaving");
-    let drvs = room.store.instantiate("leaving", &[TestDrv::good("slow").gate("leaving").script("echo done")]);
+    let drvs = room
+        .store
+        .instantiate("leaving", &[TestDrv::good("slow").gate("leaving").script("echo done")]);
     let slow = &drvs["slow"];
     let mut first = Client::ask(&room, &[slow]).await;
     first.hears("building slow").await;
@@ -357,7 +371,10 @@ async fn a_submission_and_a_client_share_a_build() {
     let gate = room.store.gate("both");
     let drvs = room.store.instantiate(
         "both",
-        &[TestDrv::good("base").gate("both"), TestDrv::good("app").needs(&["base"])],
+        &[
+            TestDrv::good("base").gate("both"),
+            TestDrv::good("app").needs(&["base"]),
+        ],
     );
     let mut ours = connect(&room.daemon.socket).await;
     let jobs: BTreeMap<String, String> = [("app".to_owned(), drvs["app"].clone())].into();
@@ -367,7 +384,10 @@ async fn a_submission_and_a_client_share_a_build() {
     client.hears("building base").await;
     gate.open();
     let (results, heard) = client.results().await;
-    assert!(results.iter().all(|keyed| keyed.result.status == BuildStatus::Built), "{results:?}");
+    assert!(
+        results.iter().all(|keyed| keyed.result.status == BuildStatus::Built),
+        "{results:?}"
+    );
     assert_eq!(lines_of(&heard), ["building app"]);
     let watched = watch(&mut ours, evaluation).await;
     assert_eq!(watched.outcomes["app"], Outcome::Succeeded { how: Success::Built });
@@ -397,11 +417,22 @@ async fn a_failure_ends_a_request_unless_it_keeps_going_and_is_tried_again() {
     let mut heard = Vec::new();
     let results = client.call(&wanted, &mut heard).await.unwrap();
     let statuses: Vec<BuildStatus> = results.iter().map(|keyed| keyed.result.status).collect();
-    assert_eq!(statuses[..2], [BuildStatus::PermanentFailure, BuildStatus::DependencyFailed]);
+    assert_eq!(
+        statuses[..2],
+        [BuildStatus::PermanentFailure, BuildStatus::DependencyFailed]
+    );
     assert!(statuses[2].is_success());
-    assert!(lines_of(&heard).contains(&"error: bad does not compile".to_owned()), "built again");
+    assert!(
+        lines_of(&heard).contains(&"error: bad does not compile".to_owned()),
+        "built again"
+    );
     let (_, end) = room.how_it_ended(&drvs["bad"]).await;
-    assert_eq!(end, Some(Outcome::Failed { class: FailureClass::Build }));
+    assert_eq!(
+        end,
+        Some(Outcome::Failed {
+            class: FailureClass::Build
+        })
+    );
     room.daemon.stop().await;
 }
 
@@ -412,9 +443,18 @@ async fn three_hundred_roots_are_built_in_one_request_with_totals() {
     all.extend((0..300).map(|n| TestDrv::good(&format!("r{n}")).needs(&["base"])));
     // Straight into the store behind: nixci has never seen any of them.
     let drvs = room.store.instantiate("many", &all);
-    let roots: Vec<&String> = drvs.iter().filter(|(name, _)| *name != "base").map(|(_, drv)| drv).collect();
+    let roots: Vec<&String> = drvs
+        .iter()
+        .filter(|(name, _)| *name != "base")
+        .map(|(_, drv)| drv)
+        .collect();
     let mut heard = Vec::new();
-    let results = room.stock().await.call(&request(roots.iter().copied()), &mut heard).await.unwrap();
+    let results = room
+        .stock()
+        .await
+        .call(&request(roots.iter().copied()), &mut heard)
+        .await
+        .unwrap();
     assert_eq!(results.len(), 300);
     assert!(results.iter().all(|keyed| keyed.result.status == BuildStatus::Built));
     let mut begun = BTreeSet::new();
@@ -447,7 +487,11 @@ async fn three_hundred_roots_are_built_in_one_request_with_totals() {
     assert_eq!(lines_of(&heard).len(), 301);
     // Nothing to do: the store answers at once.
     let again = room.stock().await.call(&request(roots), &mut ()).await.unwrap();
-    assert!(again.iter().all(|keyed| keyed.result.status == BuildStatus::AlreadyValid));
+    assert!(
+        again
+            .iter()
+            .all(|keyed| keyed.result.status == BuildStatus::AlreadyValid)
+    );
     room.daemon.stop().await;
 }
 
@@ -455,7 +499,9 @@ async fn three_hundred_roots_are_built_in_one_request_with_totals() {
 async fn a_killed_client_leaves_nothing_running() {
     let room = Room::new(NixVersion::V2_34, 1).await;
     let gate = room.store.gate("killed");
-    let drvs = room.store.instantiate("killed", &[TestDrv::good("slow").gate("killed")]);
+    let drvs = room
+        .store
+        .instantiate("killed", &[TestDrv::good("slow").gate("killed")]);
     let mut command = room.command("nix-store");
     let mut child = command.args(["-r", &drvs["slow"]]).spawn().unwrap();
     gate.started().await;
@@ -490,7 +536,10 @@ async fn floating_outputs_come_out_as_the_store_says(#[case] version: NixVersion
     std::fs::write(&file, nixci_store::testing::expression("floating", &all)).unwrap();
     let file = file.display().to_string();
     let built = room
-        .run("nix", &["build", "--no-link", "--print-out-paths", "-f", &file, "top", "mid"])
+        .run(
+            "nix",
+            &["build", "--no-link", "--print-out-paths", "-f", &file, "top", "mid"],
+        )
         .await;
     assert!(built.status.success(), "{built:?}");
     let outs = String::from_utf8(built.stdout).unwrap();
@@ -514,7 +563,10 @@ async fn a_client_sends_its_builds_here(#[case] version: NixVersion) {
     let home = tempfile::tempdir().unwrap();
     let daemon = start(config(home.path(), &store, 2)).await.unwrap();
     let pipe = remote_program(home.path(), &daemon.socket);
-    let drvs = evaluator.instantiate("builder", &[TestDrv::good("base"), TestDrv::good("app").needs(&["base"])]);
+    let drvs = evaluator.instantiate(
+        "builder",
+        &[TestDrv::good("base"), TestDrv::good("app").needs(&["base"])],
+    );
     let builders = format!("{pipe} x86_64-linux - 2 1");
     let built = output(
         evaluator.local_command("nix-store"),
@@ -544,7 +596,11 @@ async fn only_what_proves_itself_is_built_for_the_untrusted() {
         outputs: BTreeMap::from([(
             "out".parse().unwrap(),
             nixci_protocol::types::DerivationOutput {
-                path: Some(StoreDir::default().parse(&drvs["app"].replace("app.drv", "app")).unwrap()),
+                path: Some(
+                    StoreDir::default()
+                        .parse(&drvs["app"].replace("app.drv", "app"))
+                        .unwrap(),
+                ),
                 hash_algo: String::new(),
                 hash: String::new(),
             },
@@ -585,7 +641,9 @@ async fn only_what_proves_itself_is_built_for_the_untrusted() {
     assert!(room.store.physical(&out).exists());
     // It said nothing about the derivation it claimed to be.
     let mut store = connect_stock(&room.store).await;
-    let missing = op::QueryMissing { paths: vec![all_of(&drvs["app"])] };
+    let missing = op::QueryMissing {
+        paths: vec![all_of(&drvs["app"])],
+    };
     assert_eq!(store.call(&missing, &mut ()).await.unwrap().will_build.len(), 1);
     room.daemon.stop().await;
 }

@@ -6,8 +6,8 @@ mod control;
 mod error;
 mod log_sink;
 mod nar;
-mod nars;
 mod nar_stream;
+mod nars;
 
 pub use connection::{Connection, Hello};
 pub use control::ControlStream;
