@@ -4,6 +4,7 @@ pub mod derivation;
 pub mod index;
 pub mod local;
 pub mod logs;
+pub mod nar_cache;
 pub mod negotiate;
 pub mod remote;
 pub mod spool;
