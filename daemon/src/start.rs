@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
+use nixci_store::nar_cache::{NarCache, NarCacheOptions};
 use nixci_store::remote::{BuildOptions, Remote, RemoteOptions, StoreUri, StoreUriError};
 use nixci_store::spool::Spool;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::ci::Ci;
 use crate::config::{self, Config};
@@ -20,6 +21,7 @@ use crate::door::Door;
 use crate::error::{StartError, told};
 use crate::forward::Holders;
 use crate::http::Guard;
+use crate::http::cache::Cache;
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
 use crate::principal::Tokens;
@@ -61,6 +63,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let readers = readers(&config)?;
     let guard = Guard::new(config.listen.http_read, Tokens::load(&config.tokens)?);
     let (index, spool, logs) = open(&config).await?;
+    let nars = nar_cache(&config).await?;
     let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
     let http = match config.listen.http {
         Some(address) => Some(bind_http(address, &config.state_dir).await?),
@@ -101,7 +104,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
     if let Some(listener) = http {
-        core.stop.listeners.spawn(serve_http(listener, ci.clone(), guard));
+        let cache = nars.map(|nars| Cache::new(core.clone(), nars));
+        core.stop
+            .listeners
+            .spawn(serve_http(listener, ci.clone(), cache, guard));
     }
     let door = Door::new(ci.clone());
     let names = door.rules().clone();
@@ -204,6 +210,22 @@ async fn open(config: &Config) -> Result<(Index, Spool, Logs), StartError> {
         .unwrap_or_else(|error| Err(failed("the state", std::io::Error::other(error))))
 }
 
+/// The compressed NARs on disk, where they are served.
+async fn nar_cache(config: &Config) -> Result<Option<NarCache>, StartError> {
+    if config.listen.http.is_none() || !config.cache.serve {
+        return Ok(None);
+    }
+    let dir = config.state_dir.join("nars");
+    let (size, level) = (config.cache.size, config.cache.level);
+    let opening = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&dir)?;
+        let capacity = size.map_or_else(|| nixci_store::nar_cache::capacity_for(&dir), Ok)?;
+        NarCache::open(&dir, NarCacheOptions { capacity, level })
+    });
+    let opened = opening.await.map_err(std::io::Error::other).flatten();
+    opened.map(Some).map_err(|error| failed("the NAR cache", error))
+}
+
 fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> StartError {
     StartError::Open {
         what,
@@ -211,17 +233,13 @@ fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'sta
     }
 }
 
-async fn serve_http(listener: TcpListener, ci: Ci, guard: Guard) {
+async fn serve_http(listener: TcpListener, ci: Ci, cache: Option<Cache>, guard: Guard) {
     let stop = ci.core.stop.clone();
-    let router = guard.around(http::router(ci.reader().clone()));
+    let router = guard.around(http::router(ci.reader().clone(), cache));
+    let connections = ci.core.config.limits.connections;
     // Event streams end by themselves never: they are cut off with the other connections.
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.accepting.clone().cancelled_owned());
     tokio::select! {
-        served = serving.into_future() => {
-            if let Err(error) = served {
-                error!(%error, "HTTP ended: {error}");
-            }
-        }
+        () = http::serve(listener, router, connections, stop.accepting.clone()) => {}
         () = async {
             stop.accepting.cancelled().await;
             tokio::time::sleep(HTTP_GRACE).await;

@@ -2,6 +2,7 @@
 
 pub mod derivation;
 pub mod index;
+pub mod listing;
 pub mod local;
 pub mod logs;
 pub mod nar_cache;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nixci_protocol::wire::Limits as WireLimits;
 
-use super::{Limits, Retention, Users};
+use super::{Cache, Limits, Retention, Users};
 
 /// What the defaults depend on, taken once so that tests can say otherwise.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +124,18 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             failures: Duration::from_hours(168),
+        }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            serve: true,
+            // cache.nixos.org has 40: what only this one has is found either way, and the rest should not come from here.
+            priority: 50,
+            level: 3,
+            size: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The text form of the configuration and its checks.
 
+mod cache;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use self::cache::CacheTable;
 use super::defaults::{self, Surroundings};
 use super::error::Problem;
 use super::tokens::{TokenTable, tokens};
@@ -28,6 +31,7 @@ struct File {
     limits: Option<LimitsTable>,
     retention: Option<RetentionTable>,
     token: Option<Vec<TokenTable>>,
+    cache: Option<CacheTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +152,7 @@ impl Check<'_> {
                 ("retention", DeValue::Table(table)) => self.known::<RetentionTable>(table, "in [retention]"),
                 ("store", DeValue::Array(stores)) => self.known_in_each::<StoreTable>(stores, "in [[store]]"),
                 ("token", DeValue::Array(tokens)) => self.known_in_each::<TokenTable>(tokens, "in [[token]]"),
+                ("cache", DeValue::Table(table)) => self.known::<CacheTable>(table, "in [cache]"),
                 _ => {}
             }
         }
@@ -215,6 +220,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
         ),
     };
     let tokens = tokens(file.token, check);
+    let cache = cache::resolve(file.cache.unwrap_or_default(), check);
     Some(Config {
         state_dir: state_dir?,
         store_dir,
@@ -223,6 +229,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
         limits,
         retention,
         tokens,
+        cache,
     })
 }
 

@@ -10,6 +10,7 @@ mod file;
 mod keys;
 mod tokens;
 mod users;
+mod size;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Config {
     pub retention: Retention,
     /// Who may ask over HTTP by token; names are unique.
     pub tokens: Vec<Token>,
+    /// The binary cache over HTTP.
+    pub cache: Cache,
 }
 
 /// What is listened on, and what is done with what arrives.
@@ -153,6 +156,19 @@ pub struct Retention {
     pub failures: Duration,
 }
 
+/// The binary cache over HTTP.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Whether stock Nix may substitute from the address of the pages.
+    pub serve: bool,
+    /// How clients rank it among their substituters; lower is asked first.
+    pub priority: u32,
+    /// The zstd level NARs are compressed at.
+    pub level: i32,
+    /// Bytes of compressed NARs kept on disk; 0 keeps none, and none of it here means as much as is reasonable.
+    pub size: Option<u64>,
+}
+
 impl Config {
     /// Reads and checks a file. Every mistake in it is reported, each with its line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -206,6 +222,7 @@ impl Config {
             limits: Limits::default(),
             retention: Retention::default(),
             tokens: Vec::new(),
+            cache: Cache::default(),
         }
     }
 }

@@ -53,6 +53,12 @@ fn a_whole_file_is_read() {
             [[token]]
             name = "runner"
             file = "/run/credentials/nixci/runner"
+
+            [cache]
+            serve = false
+            priority = 30
+            level = 9
+            size = "20 GiB"
         "#,
         Path::new("ci.toml"),
     )
@@ -80,6 +86,9 @@ fn a_whole_file_is_read() {
     );
     assert_eq!(config.limits.wire.max_text, Limits::default().wire.max_text);
     assert_eq!(config.retention.failures, Duration::from_hours(72));
+    let cache = &config.cache;
+    assert_eq!((cache.serve, cache.priority, cache.level), (false, 30, 9));
+    assert_eq!(cache.size, Some(20 << 30));
 }
 
 #[test]
@@ -169,6 +178,12 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
         (
             "[[token]]\nname = \"a\"\nhash = \"x\"",
             "ci.toml:3: unknown key `hash` in [[token]]; known are",
+        ),
+        ("[cache]\nsize = \"20\"", "ci.toml:2: `size` is `20`; write a size like"),
+        ("[cache]\nlevel = 22", "ci.toml:2: `level` is 22; zstd has levels"),
+        (
+            "[cache]\nprority = 1",
+            "ci.toml:2: unknown key `prority` in [cache]; did you mean `priority`?",
         ),
         ("[listen\n", "ci.toml:1: "),
         ("state_dir = \"/a\"\nstate_dir = \"/b\"", "ci.toml:2: duplicate key"),

@@ -113,6 +113,17 @@ async fn stores(State(site): State<Site>) -> Answer<Vec<StoreStatus>> {
     Ok(Json(site.reader.stores().await?))
 }
 
+/// An entry of a log as plain text.
+pub(super) fn plain(entry: Entry) -> String {
+    match entry {
+        Entry::Line(line) => line + "\n",
+        Entry::Phase(_) => String::new(),
+        other @ (Entry::Truncated { .. } | Entry::Unwritten | Entry::Broken) => {
+            other.remark().map(|remark| format!("[{remark}]\n")).unwrap_or_default()
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct LogQuery {
     follow: Option<String>,
@@ -138,9 +149,7 @@ pub(super) async fn log(
     let pieces = stream::try_unfold((log, slot), async |(mut log, slot)| {
         let piece = match log.next().await.map_err(io::Error::other)? {
             None => return Ok::<_, io::Error>(None),
-            Some(Entry::Line(line)) => line + "\n",
-            Some(Entry::Phase(_)) => String::new(),
-            Some(other) => other.remark().map(|remark| format!("[{remark}]\n")).unwrap_or_default(),
+            Some(entry) => plain(entry),
         };
         Ok(Some((Bytes::from(piece), (log, slot))))
     });

@@ -33,21 +33,16 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::X_FRAME_OPTIONS, "DENY"),
 ];
 
-pub(super) fn around(flowing: Router<Site>, whole: Router<Site>) -> Router<Site> {
+/// `cache` is the binary cache: what it sends is for programs and compressed already, so that it gets neither a face nor
+/// what browsers need.
+pub(super) fn around(flowing: Router<Site>, whole: Router<Site>, cache: Option<Router>) -> Router<Site> {
     let mut router = whole
         .layer(CompressionLayer::new())
         .merge(flowing)
         .fallback(async |uri: Uri| (StatusCode::NOT_FOUND, format!("there is no page {}", uri.path())))
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(BODY_BYTES))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            tracing::error!("a handler panicked");
-            (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "this page failed; the daemon goes on, and its log says more",
-            )
-                .into_response()
-        }))
+        .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(give_face))
         .layer(middleware::from_fn(count));
     for (name, value) in HEADERS {
@@ -56,7 +51,21 @@ pub(super) fn around(flowing: Router<Site>, whole: Router<Site>) -> Router<Site>
             HeaderValue::from_static(value),
         ));
     }
+    if let Some(cache) = cache {
+        let cache = cache
+            .layer(RequestBodyLimitLayer::new(0))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(middleware::from_fn(count));
+        router = router.merge(cache.with_state(()));
+    }
     router.layer(TraceLayer::new_for_http())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer calls it so")]
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    let text = "this page failed; the daemon goes on, and its log says more";
+    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
 }
 
 /// Makes JSON of a plain error below `/api/`, and a page of any other.

@@ -25,6 +25,8 @@ const SLOTS: &str = "nixci_store_slots";
 const UP: &str = "nixci_store_up";
 const SPOOL: &str = "nixci_spool_objects";
 const EVALUATIONS: &str = "nixci_open_evaluations";
+const NARS: &str = "nixci_cache_nars_total";
+const NAR_CACHE: &str = "nixci_nar_cache_bytes";
 
 /// The recorder of this process: several daemons in one process, as in tests, share it.
 pub(super) fn recorder() -> PrometheusHandle {
@@ -57,6 +59,11 @@ fn describe() {
     describe_gauge!(UP, "0 while a store is left alone because it did not answer, else 1");
     describe_gauge!(SPOOL, "Store objects in the spool");
     describe_gauge!(EVALUATIONS, "Evaluations that are not settled");
+    describe_counter!(
+        NARS,
+        "NARs that the binary cache began to send, by where they came from"
+    );
+    describe_gauge!(NAR_CACHE, Unit::Bytes, "Compressed NARs kept on disk");
 }
 
 fn result_words(result: AttemptResult) -> (&'static str, &'static str) {
@@ -92,6 +99,26 @@ pub(super) fn request(route: &str, method: &'static str, status: u16, millis: u6
     counter!(REQUESTS, "route" => route, "method" => method, "status" => status.to_string()).increment(1);
 }
 
+/// Where the binary cache takes a NAR from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NarFrom {
+    /// A file that is whole.
+    Disk,
+    /// A file that is being written.
+    Fill,
+    /// A store, past the disk.
+    Store,
+}
+
+pub(super) fn nar_sent(from: NarFrom) {
+    let from = match from {
+        NarFrom::Disk => "disk",
+        NarFrom::Fill => "fill",
+        NarFrom::Store => "store",
+    };
+    counter!(NARS, "from" => from).increment(1);
+}
+
 pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoResponse, HttpError> {
     let load = site.reader.load_of_stores().await?;
     for (store, load) in load {
@@ -100,6 +127,9 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
         gauge!(RUNNING, "store" => name.clone()).set(f64::from(load.running));
         gauge!(SLOTS, "store" => name.clone()).set(f64::from(load.slots));
         gauge!(UP, "store" => name).set(if load.down.is_none() { 1.0 } else { 0.0 });
+    }
+    if let Some(cache) = &site.cache {
+        gauge!(NAR_CACHE).set(cache.bytes() as f64);
     }
     gauge!(SPOOL).set(site.reader.spooled() as f64);
     gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);

@@ -1,4 +1,4 @@
-//! HTTP on loopback: pages for people, JSON for programs, metrics for Prometheus.
+//! HTTP on loopback: pages for people, JSON for programs, metrics for Prometheus, a binary cache for Nix.
 //!
 //! Everything here reads; nothing can be changed through it. Who may read, [`guard`] decides. Pages are rendered
 //! whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of
@@ -6,6 +6,7 @@
 
 mod api;
 pub(crate) mod assets;
+pub(crate) mod cache;
 mod error;
 mod events;
 mod guard;
@@ -13,6 +14,7 @@ mod layers;
 mod metrics;
 mod pages;
 mod select;
+mod serve;
 mod show;
 
 #[cfg(test)]
@@ -25,7 +27,9 @@ use axum::routing::get;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use self::guard::Guard;
+use self::cache::Cache;
 pub(crate) use self::metrics::attempt_ended;
+pub(crate) use self::serve::serve;
 use crate::read::Reader;
 
 /// The version that pages and `/healthz` tell.
@@ -37,6 +41,8 @@ const STREAMS: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Site {
     reader: Reader,
+    /// The binary cache, where it is served.
+    cache: Option<Cache>,
     streams: Arc<Semaphore>,
     prometheus: metrics_exporter_prometheus::PrometheusHandle,
 }
@@ -50,9 +56,10 @@ impl Site {
 }
 
 /// All that is served over HTTP.
-pub fn router(reader: Reader) -> Router {
+pub(crate) fn router(reader: Reader, cache: Option<Cache>) -> Router {
     let site = Site {
         reader,
+        cache: cache.clone(),
         streams: Arc::new(Semaphore::new(STREAMS)),
         prometheus: metrics::recorder(),
     };
@@ -74,7 +81,7 @@ pub fn router(reader: Reader) -> Router {
         )
         .route("/metrics", get(metrics::metrics))
         .merge(assets::routes());
-    layers::around(flowing, whole).with_state(site)
+    layers::around(flowing, whole, cache.map(cache::routes)).with_state(site)
 }
 
 /// The address of a project's page, below that of all pages.

@@ -26,7 +26,7 @@ impl Server {
     async fn start(world: World) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let router = router(world.reader.clone());
+        let router = router(world.reader.clone(), None);
         tokio::spawn(async move { axum::serve(listener, router).await });
         let client = reqwest::Client::builder()
             .no_proxy()

@@ -41,6 +41,9 @@ const WRITERS: usize = 8;
 /// NARs in one generation of what was asked for; two are remembered.
 const GENERATION: usize = 16 * 1024;
 
+/// Bytes a cache may have where nobody said how many.
+pub const REASONABLE: u64 = 10 << 30;
+
 /// The cache; clones share it.
 #[derive(Debug, Clone)]
 pub struct NarCache {
@@ -88,6 +91,17 @@ impl Asked {
         }
         is_known || !is_new
     }
+}
+
+/// The capacity of a cache in this folder that nobody chose: [`REASONABLE`], but at most a quarter of what is free there
+/// or used by the cache itself. Blocks.
+pub fn capacity_for(dir: &Path) -> io::Result<u64> {
+    let about = rustix::fs::statvfs(dir)?;
+    let mut bytes = about.f_bavail.saturating_mul(about.f_frsize);
+    for entry in std::fs::read_dir(dir)? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok((bytes / 4).min(REASONABLE))
 }
 
 impl NarCache {

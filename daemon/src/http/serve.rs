@@ -1,0 +1,168 @@
+//! Connections: HTTP/1.1 and 2 on one port, each bounded in what it may take and for how long.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+/// How long the head of a request may take, from the end of the one before it.
+const HEAD_TIME: Duration = Duration::from_mins(1);
+/// How long a client may take to accept any byte of an answer.
+const STALL_TIME: Duration = Duration::from_mins(1);
+/// How often an HTTP/2 client is asked whether it is there while something is open.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Bytes of a request's head, and of what waits to be sent before more is read from a body.
+const BUFFER: usize = 64 * 1024;
+/// Bytes of an HTTP/2 request's head once it is unpacked.
+const HEAD_BYTES: u32 = 16 * 1024;
+/// Requests that may be open on one HTTP/2 connection.
+const REQUESTS: u32 = 128;
+/// The longest pause after `accept` failed, for instance because file descriptors ran out.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// Serves until `stop`; at most `connections` at once, the others wait in the kernel's queue. Returns when connections that
+/// were open at the stop have ended what they were answering.
+pub(crate) async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(connections));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .max_concurrent_streams(REQUESTS)
+        .max_header_list_size(HEAD_BYTES);
+    let builder = Arc::new(builder);
+    let open = tokio_util::task::TaskTracker::new();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let Some(Ok(slot)) = stop.run_until_cancelled(slots.clone().acquire_owned()).await else {
+            break;
+        };
+        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else {
+            break;
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "failed to accept an HTTP connection: {error}");
+                if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                    break;
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+        };
+        pause = FIRST_PAUSE;
+        // Answers are written whole: waiting for more would only delay them.
+        drop(stream.set_nodelay(true));
+        let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
+        open.spawn(async move {
+            let service = TowerToHyperService::new(router);
+            let serving = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
+            tokio::pin!(serving);
+            let ended = tokio::select! {
+                ended = &mut serving => ended,
+                () = stop.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = ended {
+                debug!("an HTTP connection ended: {error}");
+            }
+            drop(slot);
+        });
+    }
+    open.close();
+    open.wait().await;
+}
+
+/// A connection that ends when its peer takes no byte for [`STALL_TIME`]: an answer must not be held open for nobody.
+struct Patient {
+    stream: TcpStream,
+    /// Runs while a write waits; kept for the next time.
+    stalled: Option<Pin<Box<Sleep>>>,
+    waits: bool,
+}
+
+impl Patient {
+    fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            stalled: None,
+            waits: false,
+        }
+    }
+
+    fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waits = false;
+            return written;
+        }
+        let until = Instant::now() + STALL_TIME;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if !self.waits {
+            stalled.as_mut().reset(until);
+            self.waits = true;
+        }
+        std::task::ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes nothing any more",
+        )))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
