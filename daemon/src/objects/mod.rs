@@ -330,7 +330,10 @@ fn seen(
 
 /// Stores that did not answer while others may.
 #[derive(Debug, Default)]
-struct Failures(BTreeSet<usize>);
+struct Failures {
+    stores: BTreeSet<usize>,
+    last: Option<ObjectError>,
+}
 
 impl Failures {
     /// An error of the last store that could have answered is everybody's.
@@ -339,11 +342,17 @@ impl Failures {
         if let ObjectError::Unreachable(_) = error {
             store.lose();
         }
-        self.0.insert(nth);
-        if self.0.len() == objects.stores.len() {
+        self.stores.insert(nth);
+        if self.stores.len() == objects.stores.len() {
             return Err(error);
         }
         warn!(store = store.name, "asking other stores: {}", told(&error));
+        self.last = Some(error);
         Ok(())
+    }
+
+    /// That nobody has it can be said only where all answered.
+    fn nobody<T>(self) -> Result<Option<T>, ObjectError> {
+        self.last.map_or(Ok(None), Err)
     }
 }

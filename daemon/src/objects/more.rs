@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use nixci_protocol::client;
 use nixci_protocol::op::{self, Call, RealisationKey, Realisations};
 use nixci_protocol::types::{DrvOutput, Realisation, StorePath, nix32};
 use nixci_protocol::wire::FEATURE_REALISATION_PATHS;
@@ -15,11 +16,13 @@ use crate::logs;
 
 /// Derivations that are named as makers of one path.
 const MAKERS: u32 = 100;
+/// What a store names that was told to know no realisations.
+const CA_FEATURE: &str = "ca-derivations";
 /// The first Nix that knows realisations by the path of the derivation only, and loses step when asked by hash.
 const BY_PATH_ONLY: (u32, u32) = (2, 35);
 
 impl Objects {
-    /// The valid path with this hash part.
+    /// The valid path with this hash part; none only where every store says so.
     pub(crate) async fn by_hash_part(&self, digest: &[u8; 20]) -> Result<Option<StorePath>, ObjectError> {
         if self.writes == Writes::Spool
             && let Some(path) = self.spool.by_digest(digest).await?
@@ -37,7 +40,7 @@ impl Objects {
                 Err(error) => failures.add(self, nth, error)?,
             }
         }
-        Ok(None)
+        failures.nobody()
     }
 
     /// The valid paths that refer to this one.
@@ -88,7 +91,7 @@ impl Objects {
                 Err(error) => failures.add(self, nth, error)?,
             }
         }
-        Ok(None)
+        failures.nobody()
     }
 
     /// The log of the last build of a derivation, or of one that makes this output, up to now.
@@ -123,6 +126,8 @@ async fn realisation(store: &Behind, question: &op::QueryRealisation) -> Result<
     match connection.call(question, &mut ()).await {
         Ok(Realisations::Hashed(found)) => Ok(found.into_iter().next()),
         Ok(Realisations::Named(_)) => Ok(None),
+        // Its administrator did not turn them on, so that it has none.
+        Err(client::Error::Remote(error)) if error.to_string().contains(CA_FEATURE) => Ok(None),
         Err(error) => Err(store.failed(error)),
     }
 }

@@ -32,14 +32,15 @@ impl Cache {
     /// keep in mind of their answers, and for how long it holds, is their matter. Only the text made of it is kept here.
     pub(super) async fn known(&self, digest: &[u8; 20]) -> Result<Option<Arc<Known>>, ObjectError> {
         let kept = self.known.get(digest);
-        let path = match &kept {
-            Some(kept) => Some(kept.info.path.clone()),
-            None => self.core.objects.by_hash_part(digest).await?,
-        };
-        let info = match &path {
-            Some(path) => self.core.objects.info(path).await?,
+        let mut info = match &kept {
+            Some(kept) => self.core.objects.info(&kept.info.path).await?,
             None => None,
         };
+        if info.is_none()
+            && let Some(path) = self.core.objects.by_hash_part(digest).await?
+        {
+            info = self.core.objects.info(&path).await?;
+        }
         let Some(info) = info else {
             self.known.invalidate(digest);
             return Ok(None);
