@@ -8,9 +8,9 @@ mod duration;
 mod error;
 mod file;
 mod keys;
+mod size;
 mod tokens;
 mod users;
-mod size;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

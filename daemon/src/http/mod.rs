@@ -26,8 +26,8 @@ use axum::Router;
 use axum::routing::get;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use self::guard::Guard;
 use self::cache::Cache;
+pub(crate) use self::guard::Guard;
 pub(crate) use self::metrics::attempt_ended;
 pub(crate) use self::serve::serve;
 use crate::read::Reader;
