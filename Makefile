@@ -1,6 +1,6 @@
 # Every target does its own set-up; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fmt lint doc setup clean-test-cache
+.PHONY: help demo test bench fuzz fmt lint doc setup clean-test-cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/%/NAME/' | expand -t 20
@@ -25,6 +25,17 @@ bench-%: setup ## one bench, such as bench-builds
 	@crate=$$(ls -d */benches/$*.rs 2>/dev/null | head -1 | cut -d/ -f1); \
 	[ -n "$$crate" ] || { echo "there is no bench '$*'; there are: $(BENCHES)" >&2; exit 2; }; \
 	cargo bench --manifest-path "$$crate/Cargo.toml" --bench $*
+
+# A target is a file in fuzz/fuzz_targets; its corpus is in fuzz/corpus. Stable Rust will do: no sanitizer.
+FUZZES = $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_SECONDS ?= 30
+
+fuzz: $(addprefix fuzz-,$(FUZZES)) ## all fuzz targets, 30 s each (FUZZ_SECONDS=N)
+
+fuzz-%: ## one fuzz target, such as fuzz-nar
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+	@mkdir -p fuzz/target/found/$*
+	cargo fuzz run --sanitizer none $* fuzz/target/found/$* fuzz/corpus/$* -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -timeout=5 -max_len=8192
 
 lint: ## clippy with warnings as errors
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -10,6 +10,8 @@ pub mod log;
 pub mod nixci;
 pub mod op;
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod types;
 pub mod version;
 pub mod wire;

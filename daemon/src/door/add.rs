@@ -239,10 +239,14 @@ impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
                 self.left = left;
                 std::task::Poll::Ready(Ok(()))
             }
-            None => std::task::Poll::Ready(Err(std::io::Error::other(format!(
-                "objects of more than {} bytes are refused (`nar_bytes` in [limits])",
-                self.limit
-            )))),
+            // A reader that fails must not have given anything.
+            None => {
+                out.set_filled(before);
+                std::task::Poll::Ready(Err(std::io::Error::other(format!(
+                    "objects of more than {} bytes are refused (`nar_bytes` in [limits])",
+                    self.limit
+                ))))
+            }
         }
     }
 }

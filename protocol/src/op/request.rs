@@ -1,3 +1,5 @@
+use bytes::BytesMut;
+
 use super::{
     AddBuildLog, AddIndirectRoot, AddMultipleToStore, AddPermRoot, AddSignatures, AddTempRoot, AddTextToStore,
     AddToStore, AddToStoreNar, BuildDerivation, BuildPaths, BuildPathsWithResults, CollectGarbage, EnsurePath,
@@ -10,7 +12,8 @@ use super::{
 use crate::nixci::{AddClosure, Control, QueryValidBatch};
 use crate::types::ContentAddressMethod;
 use crate::version::Version;
-use crate::wire::{Negotiated, Source, WireError, read};
+use crate::wire::primitive::put_number;
+use crate::wire::{Negotiated, Source, Wire, WireError, read};
 
 /// What follows a request's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,14 @@ macro_rules! requests {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$name(_) => <$name as Operation>::NAME,)*
+                }
+            }
+
+            /// Appends the number and the fields.
+            pub fn encode(&self, on: &Negotiated, out: &mut BytesMut) {
+                put_number(u64::from(self.op()), out);
+                match self {
+                    $(Self::$name(request) => Wire::encode(request, on, out),)*
                 }
             }
 

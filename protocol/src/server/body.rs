@@ -240,13 +240,13 @@ fn poll_body(
                 }
                 Chunk::Arriving { left, .. } => {
                     ready!(poll_some(reader, cx))?;
-                    let before = out.filled().len();
-                    let taken = take(reader, *left, out);
-                    *left -= taken as u64;
-                    let pushed = nar.push(&out.filled()[before..]).map_err(|e| invalid(e.to_string()))?;
-                    if pushed < taken {
+                    // Looked at before it is handed out: a reader that fails must not have given anything.
+                    let piece = piece(reader, *left, out);
+                    let pushed = nar.push(piece).map_err(|e| invalid(e.to_string()))?;
+                    if pushed < piece.len() {
                         return Poll::Ready(Err(invalid("bytes follow the end of a NAR".to_owned())));
                     }
+                    *left -= take(reader, *left, out) as u64;
                     return Poll::Ready(Ok(()));
                 }
             },
@@ -254,11 +254,17 @@ fn poll_body(
     }
 }
 
-/// Moves what is buffered, at most `left` bytes.
-fn take(reader: &mut Reader, left: u64, out: &mut ReadBuf<'_>) -> usize {
+/// What is buffered, at most `left` bytes and what there is room for.
+fn piece<'r>(reader: &'r Reader, left: u64, out: &ReadBuf<'_>) -> &'r [u8] {
     let available = reader.buffered().len().min(out.remaining());
-    let taken = available.min(usize::try_from(left).unwrap_or(usize::MAX));
-    out.put_slice(&reader.buffered()[..taken]);
+    &reader.buffered()[..available.min(usize::try_from(left).unwrap_or(usize::MAX))]
+}
+
+/// Moves that, and says how much it was.
+fn take(reader: &mut Reader, left: u64, out: &mut ReadBuf<'_>) -> usize {
+    let piece = piece(reader, left, out);
+    let taken = piece.len();
+    out.put_slice(piece);
     reader.consume(taken);
     taken
 }

@@ -13,6 +13,7 @@
 
 mod daemon;
 mod derivations;
+pub mod fuzz;
 mod gate;
 mod nix;
 mod process;
