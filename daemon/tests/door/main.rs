@@ -9,5 +9,6 @@ mod builds;
 mod client;
 mod http_cache;
 mod missing;
+mod objects;
 mod query;
 mod stock;
