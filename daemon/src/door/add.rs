@@ -1,6 +1,7 @@
 //! What clients write: verified, then on disk and in the graph, then answered.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nixci_protocol::io::{PathStreamReader, StreamKind};
@@ -16,6 +17,7 @@ use super::inflate::{Bounds, Inflate};
 use super::session::{Session, refuse};
 use crate::adopt;
 use crate::config::Writes;
+use crate::core::Core;
 
 type Answered = Result<Reply, HandlerError>;
 
@@ -32,6 +34,8 @@ struct Intake<'s> {
     derivations: Vec<Derivation>,
     /// Derivations too large to be read before they are in the spool.
     large: Vec<StorePath>,
+    /// Paths that came and were there.
+    again: Vec<StorePath>,
     bytes: u64,
     added: u64,
 }
@@ -49,6 +53,7 @@ impl<'s> Intake<'s> {
             batch: Vec::new(),
             derivations: Vec::new(),
             large: Vec::new(),
+            again: Vec::new(),
             bytes: 0,
             added: 0,
         }
@@ -94,7 +99,8 @@ impl<'s> Intake<'s> {
     /// Makes durable what has arrived.
     async fn flush(&mut self) -> Result<(), HandlerError> {
         let core = self.session.ci.core.clone();
-        let paths: Vec<StorePath> = self.batch.iter().map(|object| object.info().path.clone()).collect();
+        let mut paths: Vec<StorePath> = self.batch.iter().map(|object| object.info().path.clone()).collect();
+        paths.append(&mut self.again);
         self.bytes = 0;
         // The graph first: a derivation that is in the spool is then in the graph too, except after a
         // power cut, which a submission repairs.
@@ -106,6 +112,7 @@ impl<'s> Intake<'s> {
                 .map_err(|error| refuse(&error))?;
         }
         let batch = std::mem::take(&mut self.batch);
+        bring(&core, &batch).await?;
         self.added += core.spool.add(batch).await.map_err(|error| refuse(&error))?;
         let large = std::mem::take(&mut self.large);
         if !large.is_empty() {
@@ -125,6 +132,43 @@ impl<'s> Intake<'s> {
     }
 }
 
+/// Copies what these refer to and only a store has, which is why the client did not send it.
+async fn bring(core: &Core, batch: &[Verified]) -> Result<(), HandlerError> {
+    let mut lacking: BTreeSet<StorePath> = batch
+        .iter()
+        .flat_map(|object| &object.info().info.references)
+        .filter(|path| !core.spool.contains(path))
+        .cloned()
+        .collect();
+    for object in batch {
+        lacking.remove(&object.info().path);
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let derivations = core.objects.bring(lacking).await.map_err(|error| refuse(&error))?;
+    adopt::adopt(core, derivations).await.map_err(|error| refuse(&error))
+}
+
+/// In a store that clients share a disk with: what is known of a path that it has already. The client has a root on
+/// it then, as after adding it.
+async fn already_there(
+    session: &mut Session,
+    path: &StorePath,
+    exchange: &mut Exchange<'_>,
+) -> Result<Option<Arc<PathInfo>>, HandlerError> {
+    let core = session.ci.core.clone();
+    let remembered = !path.is_derivation() || core.spool.contains(path);
+    if core.config.listen.writes != Writes::Through || !remembered {
+        return Ok(None);
+    }
+    if !core.objects.promise(path, &mut session.roots) {
+        let root = op::AddTempRoot { path: path.clone() };
+        session.upstream.done(&root, exchange).await?;
+    }
+    core.objects.info(path).await.map_err(|error| refuse(&error))
+}
+
 pub(super) async fn to_store(session: &mut Session, request: op::AddToStore, exchange: &mut Exchange<'_>) -> Answered {
     let spool = session.ci.core.spool.clone();
     let limit = session.ci.core.config.limits.nar_bytes;
@@ -134,13 +178,16 @@ pub(super) async fn to_store(session: &mut Session, request: op::AddToStore, exc
         .await
         .map_err(|error| refuse(&error))?;
     let info = verified.info().clone();
+    if let Some(known) = already_there(session, &info.path, exchange).await? {
+        return Ok((*known).clone().into());
+    }
     let mut intake = Intake::new(session);
     let taken = intake.take(verified).await;
     intake.finish(taken).await?;
     Ok(info.into())
 }
 
-pub(super) async fn text(session: &mut Session, request: op::AddTextToStore, _: &mut Exchange<'_>) -> Answered {
+pub(super) async fn text(session: &mut Session, request: op::AddTextToStore, exchange: &mut Exchange<'_>) -> Answered {
     let method = AddMethod {
         method: ContentAddressMethod::Text,
         algo: HashAlgo::Sha256,
@@ -153,6 +200,9 @@ pub(super) async fn text(session: &mut Session, request: op::AddTextToStore, _: 
         .await
         .map_err(|error| refuse(&error))?;
     let path = verified.info().path.clone();
+    if already_there(session, &path, exchange).await?.is_some() {
+        return Ok(Reply::Path(path));
+    }
     let mut intake = Intake::new(session);
     let taken = intake.take(verified).await;
     intake.finish(taken).await?;
@@ -198,7 +248,8 @@ async fn stream(
             Err(error) => break Err(refuse(&error)),
         };
         if intake.session.ci.core.spool.contains(&info.path) {
-            // As stock stores do: what is there is not looked at again.
+            // As stock stores do: what is there is not looked at again. The store behind may lack it all the same.
+            intake.again.push(info.path);
             continue;
         }
         if let Err(error) = intake.receive(info, &mut paths.nar()).await {

@@ -9,6 +9,7 @@
 //! for as long as it is connected ([`Roots`]).
 
 mod behind;
+mod bring;
 mod error;
 mod generation;
 mod lease;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::common::{config, connect_stock};
 use crate::query::stock;
+use nixci_daemon::config::Writes;
 use nixci_daemon::{Running, start};
 use nixci_protocol::client::{Connection, Error};
 use nixci_protocol::op::{self, Call, RealisationKey};
@@ -136,6 +137,51 @@ async fn the_spool_and_all_stores_are_read_as_one() {
     let there = ask(&mut client, op::QueryValidPaths { paths, substitute }).await;
     assert_eq!(there, BTreeSet::from([one, spooled]));
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_refers_to_objects_that_only_a_store_has_is_taken() {
+    let store = TestDaemon::start(NixVersion::V2_34);
+    let evaluator = TestDaemon::start(NixVersion::V2_34);
+    let drvs = |of: &TestDaemon| {
+        let base = TestDrv::good("base");
+        of.instantiate("refers", &[base.clone(), TestDrv::good("app").needs(&["base"])])
+    };
+    let drvs = (drvs(&store), drvs(&evaluator)).1;
+    // The store lacks the upper derivation and has the lower one and its output.
+    store.run("nix-store", &["-r", &drvs["base"]]);
+    store.run("nix-store", &["--delete", &drvs["app"]]);
+    evaluator.run("nix-store", &["-r", &drvs["app"]]);
+    for writes in [Writes::Spool, Writes::Through] {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = config(home.path(), &store, 1);
+        config.listen.writes = writes;
+        let daemon = start(config.clone()).await.unwrap();
+        let door = format!("unix://{}?root={}", daemon.socket.display(), store.root().display());
+        evaluator.run("nix", &["copy", "--derivation", "--to", &door, &drvs["app"]]);
+        let app = format!("{}^*", drvs["app"]);
+        evaluator.run("nix", &["copy", "--no-check-sigs", "--to", &door, &app]);
+        let mut client = stock(&daemon.socket).await;
+        let out = evaluator.run("nix", &["path-info", &app]);
+        for path in [path(&drvs["app"]), path(&out)] {
+            assert!(ask(&mut client, op::IsValidPath { path }).await, "{writes:?}");
+        }
+        drop(client);
+        daemon.stop().await;
+        assert_eq!(store.physical(out.trim()).exists(), writes == Writes::Through);
+        if writes == Writes::Through {
+            // What went through once goes through again when the store has lost it.
+            poll_until("the store to lose it, once the connections have ended", || {
+                let deleted = store.output("nix-store", &["--delete", out.trim(), &drvs["app"]]);
+                deleted.status.success().then_some(())
+            });
+            assert!(!store.physical(&drvs["app"]).exists());
+            let daemon = start(config).await.unwrap();
+            evaluator.run("nix", &["copy", "--derivation", "--to", &door, &drvs["app"]]);
+            assert!(store.physical(&drvs["app"]).exists());
+            daemon.stop().await;
+        }
+    }
 }
 
 /// The processes that a store has for its connections.
