@@ -2,6 +2,8 @@
 //!
 //! - `closure-120`: the closure of the first 120 distinct roots of the recorded head, four slots: one
 //!   `nix build --keep-going` against `nixci submit --jobs-file` and `nixci watch`, from start to end.
+//! - `door-closure-120`: the same roots by one `nix build --keep-going`, once through nixci's socket (`writes =
+//!   "through"`, the client shares the disk) and once to the daemon itself.
 //! - `closure-all`: all jobs of head through nixci alone; its time per derivation over that of `closure-120`.
 //!   `client_s` is when the client may leave: everything is sent and recorded.
 //! - `tiny-job`: one derivation that echoes a line, submit to verdict, beside `nix build` of its like: medians.
@@ -29,16 +31,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut cases = Vec::new();
     let recorded = recorded::whole();
     let mut per_derivation = None;
+    let roots: Vec<(String, String)> = recorded
+        .roots(Set::Head)
+        .into_iter()
+        .filter(|path| is_derivation(path))
+        .take(FEW_ROOTS)
+        .enumerate()
+        .map(|(at, path)| (format!("root{at}"), path.to_owned()))
+        .collect();
+    // Both cases compare with the same command: it takes more than a minute.
+    let stock = if wanted("closure-120") || wanted("door-closure-120") {
+        stock_build(&recorded, &roots)?
+    } else {
+        0.0
+    };
+    if wanted("door-closure-120") {
+        let (ours, built, rss_mib) = door_build(&recorded, &roots)?;
+        cases.push(json!({
+            "name": "door-closure-120",
+            "derivations": built,
+            "stock": { "wall_s": stock },
+            "nixci": { "wall_s": ours, "rss_mib": rss_mib },
+            "ratio": ours / stock,
+        }));
+    }
     if wanted("closure-120") {
-        let roots: Vec<(String, String)> = recorded
-            .roots(Set::Head)
-            .into_iter()
-            .filter(|path| is_derivation(path))
-            .take(FEW_ROOTS)
-            .enumerate()
-            .map(|(at, path)| (format!("root{at}"), path.to_owned()))
-            .collect();
-        let stock = stock_build(&recorded, &roots)?;
         let ours = Ours::start(&recorded_copy(&recorded)?).submit(&recorded, &roots, Ends::AllBuild)?;
         per_derivation = Some(ours.seconds / f64::from(ours.built));
         cases.push(json!({
@@ -90,6 +107,26 @@ fn recorded_copy(recorded: &Recorded) -> Result<(TestDaemon, tempfile::TempDir),
 
 fn stock_build(recorded: &Recorded, roots: &[(String, String)]) -> Result<f64, Box<dyn Error>> {
     let (daemon, _home) = recorded_copy(recorded)?;
+    client_build(&daemon, &daemon.uri(), roots)
+}
+
+/// The stock client through a nixci that writes through: seconds, what was built, and how large the daemon became.
+fn door_build(recorded: &Recorded, roots: &[(String, String)]) -> Result<(f64, usize, u64), Box<dyn Error>> {
+    let (daemon, _home) = recorded_copy(recorded)?;
+    let service = Service::with_settings(
+        Path::new(env!("CARGO_BIN_EXE_nixci")),
+        "writes = \"through\"\n",
+        &format!("[[store]]\nname = \"bench\"\nuri = {:?}\nslots = {SLOTS}\n", daemon.uri()),
+    );
+    let before = objects(&daemon)?;
+    let socket = service.socket();
+    let uri = format!("unix://{}?root={}", socket.display(), daemon.root().display());
+    let seconds = client_build(&daemon, &uri, roots)?;
+    Ok((seconds, objects(&daemon)? - before, service.peak_mib()))
+}
+
+/// Seconds that `nix build` takes over a store at `uri`, with the programs and settings of this daemon.
+fn client_build(daemon: &TestDaemon, uri: &str, roots: &[(String, String)]) -> Result<f64, Box<dyn Error>> {
     let jobs = SLOTS.to_string();
     let mut command = daemon.command("nix");
     command.args([
@@ -99,7 +136,7 @@ fn stock_build(recorded: &Recorded, roots: &[(String, String)]) -> Result<f64, B
         "--max-jobs",
         &jobs,
         "--store",
-        &daemon.uri(),
+        uri,
     ]);
     command.args(roots.iter().map(|(_, path)| format!("{path}^*")));
     let began = Instant::now();

@@ -40,7 +40,7 @@ const NO_STORE: &str = "none";
 pub(crate) async fn run(core: Arc<Core>, drv: DrvId, store: StoreId, stop: CancellationToken) {
     let Some(place) = core.store(store) else { return };
     let mut outputs = Vec::new();
-    let mut ending = Ending::Lost;
+    let mut ending = Ending::Lost(None);
     let end = match attempt(&core, place, drv, &stop, &mut outputs, &mut ending).await {
         Ok(end) => end,
         Err(error) => {
@@ -48,6 +48,9 @@ pub(crate) async fn run(core: Arc<Core>, drv: DrvId, store: StoreId, stop: Cance
             End::NotStarted(format!("the index failed: {}", told(&error)))
         }
     };
+    if let (End::NotStarted(reason), Ending::Lost(why)) = (&end, &mut ending) {
+        *why = Some(reason.clone());
+    }
     // Before the scheduler hears of it, which may begin another attempt at once.
     core.requests.end(store, drv, ending);
     // Before the scheduler hears of it: it may find the evaluation settled, whose holders then go.
@@ -90,7 +93,7 @@ async fn attempt(
     let _ = core.scheduler.started(drv, place.id, attempt, since).await;
     let stream = core.requests.begin(place.id, drv);
     let mut log = BuildLog::of(core, &place.config.name, path.clone(), attempt, stream);
-    let result = match core.requests.sent(drv) {
+    let result = match core.requests.sent(place.id, drv) {
         Some(sent) => stop.run_until_cancelled(connection.call(&*sent, &mut log)).await,
         None => stop.run_until_cancelled(ask(&mut connection, &path, &mut log)).await,
     };
@@ -111,9 +114,10 @@ async fn attempt(
         }
         Some(Err(error)) => {
             let message = clean(&told(&error));
-            if let (true, Some(error)) = (error.is_remote(), error.remote()) {
-                *ending = Ending::Refused(error.clone());
-            }
+            *ending = match error.remote() {
+                Some(error) => Ending::Refused(error.clone()),
+                None => Ending::Lost(Some(format!("store `{}` broke off a build: {message}", place.config.name))),
+            };
             let class = if error.is_remote() {
                 remote_class(&message)
             } else {

@@ -118,7 +118,8 @@ impl Waiting {
                     messages.extend(step.lines.iter().map(|text| line(text)));
                 }
                 Ending::Refused(error) => return Err(HandlerError(error.clone())),
-                Ending::Lost => {}
+                Ending::Lost(Some(reason)) => messages.push(line(&format!("nixci: {reason}; it is tried again\n"))),
+                Ending::Lost(None) => {}
             },
             Post::Final { drv, state } => {
                 let outputs = self.outputs_above(drv).await?;

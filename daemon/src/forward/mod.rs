@@ -86,12 +86,25 @@ impl Holders {
 /// Forwards the closures of roots and tells the scheduler what has to be built.
 pub(crate) async fn plan(core: &Arc<Core>, wisher: Wisher, store: StoreId, roots: Vec<DrvId>) {
     let inbox = core.holders.inbox(core, wisher, store);
+    if release_if_gone(core, wisher) {
+        return;
+    }
     if inbox.send(Wish::Plan { roots }).await.is_err() {
         debug!(
             ?wisher,
             "a plan came too late: nobody wants it any more or the daemon is stopping"
         );
     }
+}
+
+/// Lets go of what was taken for a client that went away meanwhile.
+fn release_if_gone(core: &Core, wisher: Wisher) -> bool {
+    let Wisher::Request(request) = wisher else { return false };
+    let is_gone = !core.requests.is_open(request);
+    if is_gone {
+        core.holders.release(request);
+    }
+    is_gone
 }
 
 /// Keeps the outputs of a finished build for as long as anybody who wants it is there, and

@@ -17,7 +17,8 @@ use tracing::{debug, info, warn};
 
 use super::closure::{ForwardError, forward};
 use super::holder::Holder;
-use crate::adopt;
+use super::release_if_gone;
+use crate::adopt::{self, AdoptError};
 use crate::build::fail;
 use crate::config::Dispatch;
 use crate::core::now;
@@ -48,6 +49,7 @@ pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
             if let (Wisher::Request(request), Some(outline)) = (wisher, outline) {
                 core.requests.expect(request, outline);
             }
+            release_if_gone(&core, wisher);
             core.scheduler.planned(wisher, store, roots, plan).await
         }
         Err(PlanError::Store(reason)) => {
@@ -150,12 +152,10 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError
     send(holder, paths.clone()).await?;
     let missing = match asked.as_deref() {
         Some(Asked::Paths {
-            missing: Some(missing), ..
-        }) => missing.clone(),
-        Some(Asked::Paths {
+            missing: Some(missing),
             paths: of,
-            missing: None,
-        }) => {
+        }) if of.len() == roots.len() => missing.clone(),
+        Some(Asked::Paths { paths: of, .. }) => {
             let wanted = roots.iter().filter_map(|root| of.get(root)).flatten().cloned();
             ask(holder, wanted.collect()).await?
         }
@@ -167,7 +167,13 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError
         let connection = holder.connection().await.map_err(PlanError::Store)?;
         adopt::adopt_from(connection, &core, to_build.iter().cloned().collect())
             .await
-            .map_err(|error| PlanError::Store(told(&error)))?;
+            .map_err(|error| match &error {
+                AdoptError::Spool(_) | AdoptError::Index(_) | AdoptError::Store(_) => PlanError::Store(told(&error)),
+                AdoptError::Derivation(_)
+                | AdoptError::Read { .. }
+                | AdoptError::NotAFile { .. }
+                | AdoptError::Altered { .. } => PlanError::Refused(told(&error)),
+            })?;
     }
     let whole_roots = match store.config.dispatch {
         Dispatch::Derivation => false,

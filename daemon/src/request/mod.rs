@@ -43,8 +43,8 @@ pub(crate) enum Ending {
     Result(Box<BuildResult>),
     /// The store said no to the request itself.
     Refused(RemoteError),
-    /// Nobody knows: the connection broke, or it was stopped. The scheduler decides what follows.
-    Lost,
+    /// Nobody knows, because the store was lost, for this reason; or it was stopped. The scheduler decides what follows.
+    Lost(Option<String>),
 }
 
 /// What a client asked for.
@@ -133,6 +133,11 @@ impl Requests {
         self.with(|known| known.open.get(&request).map(|open| open.asked.clone()))
     }
 
+    /// Whether somebody still waits.
+    pub(crate) fn is_open(&self, request: RequestId) -> bool {
+        self.with(|known| known.open.contains_key(&request))
+    }
+
     /// Puts something into the mailbox of a request, if it is still there.
     pub(crate) fn post(&self, request: RequestId, post: Post) {
         self.with(|known| {
@@ -164,9 +169,13 @@ impl Requests {
         });
     }
 
-    /// The derivation itself, where a client that waits has sent it.
-    pub(crate) fn sent(&self, drv: DrvId) -> Option<Arc<op::BuildDerivation>> {
-        self.with(|known| known.sent.get(&drv)?.first().map(|(_, sent)| sent.clone()))
+    /// The derivation itself, where a client that waits has sent it to be built on this store.
+    pub(crate) fn sent(&self, store: StoreId, drv: DrvId) -> Option<Arc<op::BuildDerivation>> {
+        self.with(|known| {
+            let listeners = &known.builds.get(&(store, drv))?.listeners;
+            let sent = known.sent.get(&drv)?.iter().find(|(by, _)| listeners.contains(by));
+            sent.map(|(_, sent)| sent.clone())
+        })
     }
 
     /// An attempt begins to speak.

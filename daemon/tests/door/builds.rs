@@ -113,9 +113,14 @@ struct Client {
 
 impl Client {
     async fn ask(room: &Room, drvs: &[&String]) -> Self {
+        Self::ask_with_room(room, drvs, 10_000).await
+    }
+
+    /// Stops reading when so many messages wait.
+    async fn ask_with_room(room: &Room, drvs: &[&String], messages: usize) -> Self {
         let mut connection = room.stock().await;
         let request = request(drvs.iter().copied());
-        let (mut sink, heard) = mpsc::channel(10_000);
+        let (mut sink, heard) = mpsc::channel(messages);
         let task = tokio::spawn(async move { connection.call(&request, &mut sink).await });
         Self { task, heard }
     }
@@ -142,13 +147,12 @@ impl Client {
     }
 
     async fn results(self) -> (Vec<KeyedBuildResult>, Vec<LogMessage>) {
-        let results = self.task.await.unwrap().unwrap();
         let mut heard = self.heard;
         let mut all = Vec::new();
         while let Some(message) = heard.recv().await {
             all.push(message);
         }
-        (results, all)
+        (self.task.await.unwrap().unwrap(), all)
     }
 }
 
@@ -491,6 +495,124 @@ async fn three_hundred_roots_are_built_in_one_request_with_totals() {
         again
             .iter()
             .all(|keyed| keyed.result.status == BuildStatus::AlreadyValid)
+    );
+    room.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_holds_up_nobody() {
+    const LINES: usize = 60_000;
+    let room = Room::new(NixVersion::V2_34, 1).await;
+    let chatter = format!("i=0; while [ $i -lt {LINES} ]; do echo \"line $i of many that nobody reads\"; i=$((i+1)); done");
+    let gate = room.store.gate("chatty");
+    let drvs = room
+        .store
+        .instantiate("chatty", &[TestDrv::good("chatty").gate("chatty").script(&chatter)]);
+    let chatty = &drvs["chatty"];
+    let mut idle = Client::ask_with_room(&room, &[chatty], 1).await;
+    idle.hears("building chatty").await;
+    gate.started().await;
+    let mut quick = room.stock().await;
+    let wanted = request([chatty]);
+    let quick = tokio::spawn(async move {
+        let mut heard = Vec::new();
+        let results = quick.call(&wanted, &mut heard).await.unwrap();
+        (results, heard)
+    });
+    gate.open();
+    let (results, heard) = quick.await.unwrap();
+    assert_eq!(results[0].result.status, BuildStatus::Built);
+    assert!(!lines_of(&heard).is_empty());
+    let (lines, _) = room.how_it_ended(chatty).await;
+    assert_eq!(lines.len(), LINES + 1, "the log has all");
+    let (results, heard) = idle.results().await;
+    assert_eq!(results[0].result.status, BuildStatus::Built);
+    assert!(lines_of(&heard).len() < LINES);
+    let told = heard.iter().any(|message| match message {
+        LogMessage::Next { text } => String::from_utf8_lossy(text).contains("were left out"),
+        LogMessage::StartActivity { .. } | LogMessage::StopActivity { .. } | LogMessage::Result { .. } => false,
+    });
+    assert!(told, "what it missed is said");
+    room.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_stores_a_request_goes_where_there_is_room_and_its_outputs_are_read_from_there() {
+    let (store, other, evaluator) = (
+        TestDaemon::start(NixVersion::V2_34),
+        TestDaemon::start(NixVersion::V2_26),
+        TestDaemon::start(NixVersion::V2_34),
+    );
+    let home = tempfile::tempdir().unwrap();
+    let mut config = config(home.path(), &store, 1);
+    let mut second = config.stores[0].clone();
+    second.name = "second".to_owned();
+    second.uri = other.uri();
+    second.slots = 3;
+    config.stores.push(second);
+    let daemon = start(config).await.unwrap();
+    let pipe = remote_program(home.path(), &daemon.socket);
+    let drvs = evaluator.instantiate("two", &[TestDrv::good("base"), TestDrv::good("app").needs(&["base"])]);
+    succeeds(&evaluator, &["copy", "--derivation", "--to", &pipe, &drvs["app"]]).await;
+    let mut client = stock(&daemon.socket).await;
+    let results = client.call(&request([&drvs["app"]]), &mut ()).await.unwrap();
+    assert_eq!(results[0].result.status, BuildStatus::Built);
+    let out = results[0].result.built_outputs.paths().next().unwrap().1.clone();
+    let out = StoreDir::default().display(&out).to_string();
+    assert!(other.physical(&out).exists() && !store.physical(&out).exists());
+    // There is nothing left to do on any store.
+    let results = client.call(&request([&drvs["app"]]), &mut ()).await.unwrap();
+    assert_eq!(results[0].result.status, BuildStatus::AlreadyValid);
+    succeeds(&evaluator, &["copy", "--no-check-sigs", "--from", &pipe, &out]).await;
+    assert!(evaluator.physical(&out).exists());
+    drop(client);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_was_asked_for_is_answered_and_paths_are_made_valid_beside_builds() {
+    let room = Room::new(NixVersion::V2_34, 1).await;
+    let split = TestDrv::good("split")
+        .script("echo dev > $dev")
+        .attribute("outputs", "[ \"out\" \"dev\" ]");
+    let drvs = room
+        .store
+        .instantiate("some", &[split, TestDrv::good("there"), TestDrv::good("new")]);
+    let mut client = room.stock().await;
+    let made = client.call(&request([&drvs["there"]]), &mut ()).await.unwrap();
+    let there = made[0].result.built_outputs.paths().next().unwrap().1.clone();
+    let dir = StoreDir::default();
+    let dev = DerivedPath::parse(&dir, &format!("{}!dev", drvs["split"])).unwrap();
+    let nobody = dir.parse("/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-nobody").unwrap();
+    let going = op::SetOptions {
+        keep_going: true,
+        ..op::SetOptions::default()
+    };
+    client.call(&going, &mut ()).await.unwrap();
+    let request = op::BuildPathsWithResults {
+        paths: vec![
+            DerivedPath::Opaque(there),
+            dev,
+            all_of(&drvs["new"]),
+            all_of(&drvs["there"]),
+            DerivedPath::Opaque(nobody),
+        ],
+        mode: BuildMode::Normal,
+    };
+    let results = client.call(&request, &mut ()).await.unwrap();
+    let told: Vec<(BuildStatus, usize)> = results
+        .iter()
+        .map(|keyed| (keyed.result.status, keyed.result.built_outputs.paths().count()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (BuildStatus::AlreadyValid, 0),
+            (BuildStatus::Built, 1),
+            (BuildStatus::Built, 1),
+            (BuildStatus::AlreadyValid, 1),
+            (BuildStatus::NoSubstituters, 0),
+        ]
     );
     room.daemon.stop().await;
 }
