@@ -116,7 +116,10 @@ async fn attempt(
             let message = clean(&told(&error));
             *ending = match error.remote() {
                 Some(error) => Ending::Refused(error.clone()),
-                None => Ending::Lost(Some(format!("store `{}` broke off a build: {message}", place.config.name))),
+                None => Ending::Lost(Some(format!(
+                    "store `{}` broke off a build: {message}",
+                    place.config.name
+                ))),
             };
             let class = if error.is_remote() {
                 remote_class(&message)

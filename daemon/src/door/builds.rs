@@ -15,22 +15,19 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use nixci_protocol::log::{LogMessage, RemoteError};
 use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
-use nixci_protocol::types::{
-    BuildMode, BuildResult, BuildStatus, BuiltOutputs, DerivedPath, KeyedBuildResult, OutputsSpec, SingleDerivedPath,
-    StoreDir, StorePath,
-};
+use nixci_protocol::types::{BuildMode, BuildResult, DerivedPath, KeyedBuildResult, SingleDerivedPath, StorePath};
 use nixci_store::index::{DrvId, derivations};
 
+use super::answer::{Built, first_failure, line, only_asked, there};
 use super::pass;
 use super::session::{Session, refuse};
 use super::wait::Waiting;
 use crate::adopt;
 use crate::config::Writes;
 use crate::core::Core;
-use crate::request::{Asked, Builds, Manner, Request, error_line};
+use crate::request::{Asked, Builds, Manner, Request};
 use crate::scheduler::{Root, StoreId};
 use crate::submit::project_number;
 
@@ -79,8 +76,13 @@ pub(super) async fn missing(session: &mut Session, request: op::QueryMissing, ex
     session.upstream.ask(&request, exchange).await
 }
 
-pub(super) async fn paths(session: &mut Session, request: op::BuildPaths, exchange: &mut Exchange<'_>) -> Answered {
+pub(super) async fn paths(session: &mut Session, mut request: op::BuildPaths, exchange: &mut Exchange<'_>) -> Answered {
     may(session, request.mode)?;
+    let here = here(session, &request.paths).await?;
+    request.paths.retain(|path| !here.contains(path));
+    if request.paths.is_empty() {
+        return Ok(Reply::Done);
+    }
     let Some(plan) = plan(session, &request.paths, request.mode, exchange).await? else {
         return pass::paths(session, request, exchange).await;
     };
@@ -92,17 +94,49 @@ pub(super) async fn paths(session: &mut Session, request: op::BuildPaths, exchan
 
 pub(super) async fn paths_with_results(
     session: &mut Session,
-    request: op::BuildPathsWithResults,
+    mut request: op::BuildPathsWithResults,
     exchange: &mut Exchange<'_>,
 ) -> Answered {
     may(session, request.mode)?;
-    let Some(plan) = plan(session, &request.paths, request.mode, exchange).await? else {
-        return pass::paths_with_results(session, request, exchange).await;
-    };
-    let built = build(session, plan, &request.paths, exchange).await?;
-    let results = request.paths.into_iter().zip(built.results);
-    let results = results.filter_map(|(path, result)| Some(KeyedBuildResult { path, result: result? }));
-    Ok(Reply::BuiltAll(results.collect()))
+    let here = here(session, &request.paths).await?;
+    let all = request.paths.clone();
+    request.paths.retain(|path| !here.contains(path));
+    let mut results: HashMap<DerivedPath, BuildResult> = HashMap::new();
+    if request.paths.is_empty() {
+        // Nothing is asked of any store.
+    } else if let Some(plan) = plan(session, &request.paths, request.mode, exchange).await? {
+        let built = build(session, plan, &request.paths, exchange).await?;
+        let built = request.paths.into_iter().zip(built.results);
+        results.extend(built.filter_map(|(path, result)| Some((path, result?))));
+    } else {
+        let passed = pass::paths_with_results(session, request, exchange).await?;
+        results.extend(passed.into_iter().map(|keyed| (keyed.path, keyed.result)));
+    }
+    results.extend(here.into_iter().map(|path| (path, there())));
+    let keyed = all.into_iter().filter_map(|path| {
+        let result = results.get(&path)?.clone();
+        Some(KeyedBuildResult { path, result })
+    });
+    Ok(Reply::BuiltAll(keyed.collect()))
+}
+
+/// Paths that are there already, wherever that is: a client that does not share a disk with any store reads all alike.
+async fn here(session: &mut Session, paths: &[DerivedPath]) -> Result<HashSet<DerivedPath>, HandlerError> {
+    let core = session.ci.core.clone();
+    match core.config.listen.writes {
+        Writes::Through => return Ok(HashSet::new()),
+        Writes::Spool => {}
+    }
+    let opaque = paths.iter().filter_map(|path| match path {
+        DerivedPath::Opaque(path) => Some(path.clone()),
+        DerivedPath::Built { .. } => None,
+    });
+    let opaque: BTreeSet<StorePath> = opaque.collect();
+    if opaque.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let valid = core.objects.valid(opaque).await.map_err(|error| refuse(&error))?;
+    Ok(valid.into_iter().map(DerivedPath::Opaque).collect())
 }
 
 /// What is to be scheduled for a request.
@@ -213,13 +247,6 @@ async fn unbound(core: &Core, drvs: &[StorePath]) -> Result<Option<Plan>, Handle
     }))
 }
 
-/// What came of a request: a result for each path, in order; none where it was not finished.
-struct Built {
-    results: Vec<Option<BuildResult>>,
-    /// Whose failure the client has read already.
-    logged: HashSet<StorePath>,
-}
-
 async fn build(
     session: &mut Session,
     plan: Plan,
@@ -311,72 +338,6 @@ async fn build(
     Ok(Built { results, logged })
 }
 
-/// A result as it is for somebody who asked for some of the outputs only.
-fn only_asked(path: &DerivedPath, mut result: BuildResult) -> BuildResult {
-    if let DerivedPath::Built {
-        outputs: OutputsSpec::Names(names),
-        ..
-    } = path
-    {
-        match &mut result.built_outputs {
-            BuiltOutputs::Hashed(outputs) => outputs.retain(|key, _| names.contains(&key.output)),
-            BuiltOutputs::Named(outputs) => outputs.retain(|name, _| names.contains(name)),
-        }
-    }
-    result
-}
-
-/// Turns results into the one error of an operation that has no results, as stock daemons do.
-async fn first_failure(
-    dir: &StoreDir,
-    paths: &[DerivedPath],
-    built: Built,
-    exchange: &mut Exchange<'_>,
-) -> Result<(), HandlerError> {
-    let mut failed: BTreeSet<String> = BTreeSet::new();
-    let mut first: Option<String> = None;
-    for (path, result) in paths.iter().zip(built.results) {
-        let message = match result {
-            Some(result) if result.status.is_success() => continue,
-            Some(result) => result.error_msg,
-            None => String::new(),
-        };
-        let name = match path {
-            DerivedPath::Opaque(path) => path,
-            DerivedPath::Built { drv, .. } => drv.root(),
-        };
-        let is_new = failed.insert(dir.display(name).to_string());
-        if message.is_empty() || built.logged.contains(name) || !is_new {
-            continue;
-        }
-        match &first {
-            None => first = Some(message),
-            Some(_) => exchange.log(line(&error_line(&message))).await,
-        }
-    }
-    match (failed.len(), first) {
-        (0, _) => Ok(()),
-        (1, Some(message)) => Err(HandlerError(RemoteError::new(message))),
-        (_, first) => {
-            if let Some(message) = first {
-                exchange.log(line(&error_line(&message))).await;
-            }
-            let quoted: Vec<String> = failed.iter().map(|path| format!("'{path}'")).collect();
-            Err(HandlerError(RemoteError::new(format!(
-                "build of \u{1b}[35;1m{}\u{1b}[0m failed",
-                quoted.join(", ")
-            ))))
-        }
-    }
-}
-
-/// A text as stock daemons send it, without a newline of its own.
-pub(super) fn line(text: &str) -> LogMessage {
-    LogMessage::Next {
-        text: text.to_owned().into(),
-    }
-}
-
 /// Says once per connection that limits of the client do not hold.
 pub(super) async fn warn_of_limits(session: &mut Session, exchange: &mut Exchange<'_>) {
     if session.upstream.has_limits() && !std::mem::replace(&mut session.told_of_limits, true) {
@@ -387,9 +348,4 @@ pub(super) async fn warn_of_limits(session: &mut Session, exchange: &mut Exchang
             ))
             .await;
     }
-}
-
-/// The result of something of which nothing but its success is known.
-pub(super) fn there() -> BuildResult {
-    BuildResult::new(BuildStatus::AlreadyValid, "")
 }

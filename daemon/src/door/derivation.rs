@@ -14,6 +14,7 @@ use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::{BasicDerivation, BuildMode, DrvPath, Hash, StoreDir, StorePath, make_text_path};
 use nixci_store::index::derivations::{self, OutputRow};
 
+use super::answer;
 use super::builds::{self, Answered};
 use super::session::{Session, refuse};
 use super::wait::Waiting;
@@ -104,7 +105,7 @@ async fn scheduled(session: &mut Session, request: op::BuildDerivation, exchange
     let waited = waiting.to_the_end(exchange).await;
     waiting.end(exchange).await;
     waited?;
-    let result = waiting.builds.result(drv).cloned().unwrap_or_else(builds::there);
+    let result = waiting.builds.result(drv).cloned().unwrap_or_else(answer::there);
     if result.status.is_success() {
         let made: BTreeSet<StorePath> = result.built_outputs.paths().map(|(_, path)| path.clone()).collect();
         pass::protect(session, waiting.builds.store(drv), made).await?;

@@ -6,6 +6,7 @@
 //! temporary roots live as long as the client's. Operations on the store as a whole are refused.
 
 mod add;
+mod answer;
 mod builds;
 mod control;
 mod derivation;

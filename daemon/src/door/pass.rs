@@ -7,9 +7,10 @@ use nixci_protocol::client::{Connection, LogSink};
 use nixci_protocol::log::LogMessage;
 use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
-use nixci_protocol::types::{BuildMode, BuildResult, DerivedPath, SingleDerivedPath, StorePath};
+use nixci_protocol::types::{BuildMode, BuildResult, DerivedPath, KeyedBuildResult, SingleDerivedPath, StorePath};
 
-use super::builds::{Answered, there};
+use super::answer::there;
+use super::builds::Answered;
 use super::session::{Session, refuse};
 use super::upstream::Relay;
 use super::wait::Waiting;
@@ -41,7 +42,7 @@ pub(super) async fn paths(session: &mut Session, request: op::BuildPaths, exchan
     Ok(Reply::Done)
 }
 
-fn tell(results: &[nixci_protocol::types::KeyedBuildResult], told: &mut Told) {
+fn tell(results: &[KeyedBuildResult], told: &mut Told) {
     for keyed in results {
         if let DerivedPath::Built {
             drv: SingleDerivedPath::Opaque(drv),
@@ -58,14 +59,13 @@ pub(super) async fn paths_with_results(
     session: &mut Session,
     request: op::BuildPathsWithResults,
     exchange: &mut Exchange<'_>,
-) -> Answered {
-    let results = recorded(session, &request, exchange, |reply, told| {
+) -> Result<Vec<KeyedBuildResult>, HandlerError> {
+    recorded(session, &request, exchange, |reply, told| {
         if let Some(results) = reply {
             tell(results, told);
         }
     })
-    .await?;
-    Ok(Reply::BuiltAll(results))
+    .await
 }
 
 /// Passes a build on, its log to the client and to the records, and records how it ended. When the

@@ -8,7 +8,7 @@ use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::StorePath;
 use nixci_store::index::{DrvId, derivations};
 
-use super::builds::line;
+use super::answer::line;
 use super::session::refuse;
 use crate::core::Core;
 use crate::request::{Activities, Builds, Ending, Post, Request};

@@ -58,7 +58,10 @@ fn a_client_that_does_not_read_loses_lines_and_is_told_how_many_but_no_build() {
     stream.over();
     let posts = drain(&mailbox);
     let messages = said(&posts);
-    let lines = messages.iter().filter(|message| matches!(message, LogMessage::Result { .. })).count();
+    let lines = messages
+        .iter()
+        .filter(|message| matches!(message, LogMessage::Result { .. }))
+        .count();
     assert!((1_000..10_000).contains(&lines), "{lines}");
     let activities: Vec<_> = messages
         .iter()
@@ -73,7 +76,11 @@ fn a_client_that_does_not_read_loses_lines_and_is_told_how_many_but_no_build() {
         Post::LeftOut(count) => Some(*count),
         _ => None,
     });
-    assert_eq!(left_out, Some((10_000 - lines) as u64 + 1), "the fetching counts as one");
+    assert_eq!(
+        left_out,
+        Some((10_000 - lines) as u64 + 1),
+        "the fetching counts as one"
+    );
     // There is room again.
     let stream = Stream::to(2, mailbox.clone());
     stream.push(&start(1, ActivityType::BUILD));
@@ -116,7 +123,9 @@ fn numbers_of_two_sources_do_not_collide_and_everything_ends() {
     let mut numbers = Vec::new();
     for source in [1, 2] {
         let message = shown.said(&requests, source, start(7, ActivityType::BUILD)).unwrap();
-        let LogMessage::StartActivity { id, .. } = message else { panic!("{message:?}") };
+        let LogMessage::StartActivity { id, .. } = message else {
+            panic!("{message:?}")
+        };
         assert_eq!(shown.said(&requests, source, line(7, "x")), Some(line(id, "x")));
         numbers.push(id);
     }
@@ -148,9 +157,16 @@ fn totals_are_summed_over_attempts_and_told_when_they_change() {
         LogMessage::Result { fields, .. } => fields.iter().filter_map(Field::int).collect::<Vec<_>>(),
         _ => Vec::new(),
     };
-    assert_eq!(news.iter().map(fields).collect::<Vec<_>>(), [vec![3, 6, 2, 0], vec![101, 200], vec![100, 6]]);
+    assert_eq!(
+        news.iter().map(fields).collect::<Vec<_>>(),
+        [vec![3, 6, 2, 0], vec![101, 200], vec![100, 6]]
+    );
     shown.over(1);
-    assert_eq!(fields(&shown.totals([0, 2, 0, 0])[0]), [3, 4, 1, 0], "what is over counts what it did");
+    assert_eq!(
+        fields(&shown.totals([0, 2, 0, 0])[0]),
+        [3, 4, 1, 0],
+        "what is over counts what it did"
+    );
 }
 
 fn path(drv: i64) -> StorePath {
@@ -201,7 +217,10 @@ fn the_first_failure_ends_a_request_and_each_level_is_told() {
     let told = end(&mut builds, 1, failure());
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(told[0], "error: builder for 'x' failed");
-    assert!(told[1].contains("1 dependencies of derivation") && told[1].contains("d2.drv"), "{told:?}");
+    assert!(
+        told[1].contains("1 dependencies of derivation") && told[1].contains("d2.drv"),
+        "{told:?}"
+    );
     assert!(builds.is_over(), "4 is not waited for");
     assert_eq!(status(&builds, 3), Some(BuildStatus::DependencyFailed));
     assert_eq!(builds.totals(1), [0, 1, 1, 1]);

@@ -503,7 +503,8 @@ async fn three_hundred_roots_are_built_in_one_request_with_totals() {
 async fn a_client_that_does_not_read_holds_up_nobody() {
     const LINES: usize = 60_000;
     let room = Room::new(NixVersion::V2_34, 1).await;
-    let chatter = format!("i=0; while [ $i -lt {LINES} ]; do echo \"line $i of many that nobody reads\"; i=$((i+1)); done");
+    let chatter =
+        format!("i=0; while [ $i -lt {LINES} ]; do echo \"line $i of many that nobody reads\"; i=$((i+1)); done");
     let gate = room.store.gate("chatty");
     let drvs = room
         .store
