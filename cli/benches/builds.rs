@@ -116,7 +116,10 @@ fn door_build(recorded: &Recorded, roots: &[(String, String)]) -> Result<(f64, u
     let service = Service::with_settings(
         Path::new(env!("CARGO_BIN_EXE_nixci")),
         "writes = \"through\"\n",
-        &format!("[[store]]\nname = \"bench\"\nuri = {:?}\nslots = {SLOTS}\n", daemon.uri()),
+        &format!(
+            "[[store]]\nname = \"bench\"\nuri = {:?}\nslots = {SLOTS}\n",
+            daemon.uri()
+        ),
     );
     let before = objects(&daemon)?;
     let socket = service.socket();
