@@ -58,6 +58,7 @@ impl Ci {
                 .map(|store| StoreName {
                     name: store.config.name.clone(),
                     uri: store.config.uri.clone(),
+                    told: store.told.clone(),
                 })
                 .collect(),
         });

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, broadcast};
 use crate::config::{self, Config};
 use crate::forward::Holders;
 use crate::objects::Objects;
+use crate::read::Told;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId};
 use crate::shutdown::Shutdown;
@@ -49,6 +50,8 @@ pub(crate) struct BuildStore {
     pub(crate) id: StoreId,
     pub(crate) config: config::Store,
     pub(crate) remote: Remote,
+    /// What it told of itself last.
+    pub(crate) told: Told,
     /// One permit: who uploads. Two evaluations that share a closure must not upload it twice at once.
     pub(crate) uploading: Semaphore,
 }

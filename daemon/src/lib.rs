@@ -10,6 +10,7 @@
 //! ```
 
 mod adopt;
+mod advisory;
 mod build;
 mod ci;
 pub mod config;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixci_protocol::wire::FEATURE_GC_REFERRERS;
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
 use nixci_store::nar_cache::{NarCache, NarCacheOptions};
@@ -25,11 +26,12 @@ use crate::http::cache::Cache;
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
 use crate::principal::Tokens;
+use crate::read::Told;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::submit::{self, Attendance};
-use crate::{dispatch, http, notify, recovery};
+use crate::{advisory, dispatch, http, notify, recovery};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
 const EVALUATION_CHANGES: usize = 1_024;
@@ -110,6 +112,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             .spawn(serve_http(listener, ci.clone(), cache, guard));
     }
     let door = Door::new(ci.clone());
+    let looking = core.clone();
+    working.spawn(async move {
+        let until = looking.stop.builds.clone();
+        // None when the stop comes first; then nobody needs to know.
+        let _: Option<()> = until.run_until_cancelled(advisory::look(&looking)).await;
+    });
     let names = door.rules().clone();
     working.spawn_blocking(move || names.check_names());
     core.stop
@@ -147,6 +155,7 @@ fn stores(config: &Config) -> Result<Vec<BuildStore>, StartError> {
                 id: StoreId(nth),
                 config: store.clone(),
                 remote: Remote::new(&store.name, uri(store)?, options),
+                told: Told::default(),
                 uploading: Semaphore::new(1),
             })
         })
@@ -183,6 +192,7 @@ fn uri(store: &config::Store) -> Result<StoreUri, StartError> {
 fn options(config: &Config, store: &config::Store) -> RemoteOptions {
     RemoteOptions {
         store_dir: config.store_dir.clone(),
+        features: vec![FEATURE_GC_REFERRERS.to_owned()],
         build: BuildOptions {
             cores: (store.cores > 0).then_some(store.cores),
             max_silent_time: config.limits.silent_time,

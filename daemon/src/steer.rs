@@ -16,7 +16,7 @@ use crate::ci::Ci;
 use crate::core::{BuildStore, Core, now};
 use crate::error::{CiError, told};
 use crate::scheduler::Root;
-use crate::{recovery, submit};
+use crate::{advisory, recovery, submit};
 
 /// How long a store is given to answer when it is looked at.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -229,10 +229,12 @@ async fn look(place: &BuildStore, running: u32) -> StoreStatus {
         version: None,
         protocol: None,
         error: None,
+        advisories: Vec::new(),
     };
     match tokio::time::timeout(ANSWER, place.remote.connect()).await {
         Ok(Ok(connection)) => {
             status.version = connection.daemon_version().map(str::to_owned);
+            status.advisories = advisory::of(status.version.as_deref());
             status.protocol = Some(connection.negotiated().version.to_string());
         }
         Ok(Err(error)) => status.error = Some(told(&error)),
@@ -243,6 +245,9 @@ async fn look(place: &BuildStore, running: u32) -> StoreStatus {
                 ANSWER.as_secs()
             ));
         }
+    }
+    if status.error.is_none() {
+        place.told.note(&status);
     }
     status
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
-use nixci_protocol::nixci::control::{EvaluationSummary, Info, Request, StoreStatus};
+use nixci_protocol::nixci::control::{Advisory, EvaluationSummary, Info, Request, StoreStatus};
 use serde::Serialize;
 use tokio::process::Command;
 
@@ -263,7 +263,10 @@ async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
             "add a [[store]] to its configuration",
         ));
     }
-    checks.extend(stores.iter().map(store));
+    for status in &stores {
+        checks.push(store(status));
+        checks.extend(status.advisories.iter().map(|advisory| hole(status, advisory)));
+    }
     Ok(checks)
 }
 
@@ -284,9 +287,44 @@ fn store(store: &StoreStatus) -> Check {
     Check::fine(&what, facts.join(" · "))
 }
 
+fn hole(store: &StoreStatus, advisory: &Advisory) -> Check {
+    let version = store.version.as_deref().unwrap_or_default();
+    Check::trouble(
+        Level::Warning,
+        &format!("store {}", store.name),
+        format!("by its version, {version}, it has {}", advisory.line()),
+        "update the Nix of that store, unless your distribution has mended it without a new version",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hole_is_named_with_the_release_that_mends_it() {
+        let advisory = Advisory {
+            id: "CVE-2026-39860".into(),
+            what: "a build can overwrite any file".into(),
+            fixed_in: "2.28.6".into(),
+            certain: true,
+        };
+        let status = StoreStatus {
+            name: "near".into(),
+            uri: "auto".into(),
+            slots: 4,
+            running: 0,
+            version: Some("2.26.3".into()),
+            protocol: Some("1.38".into()),
+            error: None,
+            advisories: vec![advisory.clone()],
+        };
+        assert_eq!(
+            anstream::adapter::strip_str(&hole(&status, &advisory).text()).to_string(),
+            "! store near   by its version, 2.26.3, it has CVE-2026-39860: a build can overwrite any file; mended in 2.28.6\n  \
+             \x20            → update the Nix of that store, unless your distribution has mended it without a new version\n"
+        );
+    }
 
     #[test]
     fn a_store_says_what_is_wrong_with_it_and_what_to_do() {
@@ -298,6 +336,7 @@ mod tests {
             version: error.is_none().then(|| "2.34.8".into()),
             protocol: error.is_none().then(|| "1.38".into()),
             error: error.map(str::to_owned),
+            advisories: Vec::new(),
         };
         let text: String = [status("near", None), status("far", Some("connection refused"))]
             .iter()

@@ -15,7 +15,7 @@ mod project;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nixci_protocol::nixci::control::StoreStatus;
 use nixci_protocol::types::StoreDir;
@@ -31,6 +31,7 @@ pub(crate) use outcome::Idle;
 
 use tokio::sync::broadcast;
 
+use crate::advisory;
 use crate::scheduler::{Change, Scheduler, StoreLoad};
 
 /// Answers questions about evaluations, jobs and builds. Clones share everything.
@@ -47,12 +48,39 @@ pub struct Reader {
 }
 
 /// What the configuration calls a store, and where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StoreName {
     /// Its name.
     pub name: String,
     /// Its URI.
     pub uri: String,
+    /// What it told of itself when it was asked last.
+    pub told: Told,
+}
+
+/// What a store told of itself when it was asked last. Clones share it; the lock is held for a copy.
+#[derive(Debug, Clone, Default)]
+pub struct Told(Arc<Mutex<Versions>>);
+
+/// The versions of a store.
+#[derive(Debug, Clone, Default)]
+struct Versions {
+    nix: Option<String>,
+    protocol: Option<String>,
+}
+
+impl Told {
+    /// Remembers what it told now.
+    pub(crate) fn note(&self, status: &StoreStatus) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Versions {
+            nix: status.version.clone(),
+            protocol: status.protocol.clone(),
+        };
+    }
+
+    fn versions(&self) -> Versions {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What a [`Reader`] reads from.
@@ -117,16 +145,21 @@ impl Reader {
         Ok(self.stores.iter().cloned().zip(load).collect())
     }
 
-    /// The stores as the scheduler sees them: it knows a store that does not answer by its builds. None is contacted.
+    /// The stores as the scheduler sees them: it knows a store that does not answer by its builds. None is contacted;
+    /// versions, and the holes they have, are those of the last time.
     pub async fn stores(&self) -> Result<Vec<StoreStatus>, ReadError> {
-        let status = |(store, load): (StoreName, StoreLoad)| StoreStatus {
-            name: store.name,
-            uri: store.uri,
-            slots: load.slots,
-            running: load.running,
-            version: None,
-            protocol: None,
-            error: load.down.map(|down| down.to_string()),
+        let status = |(store, load): (StoreName, StoreLoad)| {
+            let versions = store.told.versions();
+            StoreStatus {
+                name: store.name,
+                uri: store.uri,
+                slots: load.slots,
+                running: load.running,
+                advisories: advisory::of(versions.nix.as_deref()),
+                version: versions.nix,
+                protocol: versions.protocol,
+                error: load.down.map(|down| down.to_string()),
+            }
         };
         Ok(self.load_of_stores().await?.into_iter().map(status).collect())
     }

@@ -17,7 +17,7 @@ use nixci_store::logs::Logs;
 use nixci_store::spool::Spool;
 use tokio::sync::mpsc;
 
-use super::{ReadError, Reader, Sources, StoreName};
+use super::{ReadError, Reader, Sources, StoreName, Told};
 use crate::scheduler::{Action, End, Planned, PlannedBuild, Priority, Root, Scheduler, StoreId, StoreSpec};
 
 pub(crate) const BASE: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -77,6 +77,7 @@ impl World {
             stores: vec![StoreName {
                 name: "builder".into(),
                 uri: "ssh-ng://builder.example".into(),
+                told: Told::default(),
             }],
         });
         let now = crate::http::now_for_tests();

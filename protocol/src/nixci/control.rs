@@ -417,6 +417,42 @@ pub struct StoreStatus {
     pub protocol: Option<String>,
     /// What is wrong with it, and what to do.
     pub error: Option<String>,
+    /// Known holes that its Nix has, by the version it told.
+    #[serde(default)]
+    pub advisories: Vec<Advisory>,
+}
+
+/// A hole in the Nix of a store that was made known, and mended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Advisory {
+    /// Its number or numbers, `CVE-2026-39860`.
+    pub id: String,
+    /// What somebody could do.
+    pub what: String,
+    /// The nearest release without it.
+    pub fixed_in: String,
+    /// False where no advisory says whether the branch of this release was mended too.
+    pub certain: bool,
+}
+
+impl Advisory {
+    /// In one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Self {
+            id,
+            what,
+            fixed_in,
+            certain,
+        } = self;
+        let doubt = if *certain {
+            ""
+        } else {
+            ", unless its branch was mended, which no advisory says"
+        };
+        format!("{id}{doubt}: {what}; mended in {fixed_in}")
+    }
 }
 
 /// Everything that is known of one derivation.
