@@ -16,6 +16,7 @@ mod options;
 mod pass;
 mod query;
 mod session;
+mod upkeep;
 mod upstream;
 mod wait;
 
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL};
 use nixci_protocol::server::{self, Greeted, ServeError, ServerHello};
 use nixci_protocol::types::Trust;
+use nixci_protocol::wire::FEATURE_GC_REFERRERS;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
@@ -105,7 +107,9 @@ impl Door {
             } else {
                 Trust::NotTrusted
             },
-            features: vec![FEATURE_CLOSURE.to_owned(), FEATURE_CONTROL.to_owned()],
+            features: [FEATURE_CLOSURE, FEATURE_CONTROL, FEATURE_GC_REFERRERS]
+                .map(str::to_owned)
+                .into(),
             store_dir: self.ci.core.config.store_dir.clone(),
             limits: self.limits().wire.clone(),
         }

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
+use nixci_protocol::client;
 use nixci_protocol::op::{self, Reply, Request};
 use nixci_protocol::server::{Exchange, Handler, HandlerError};
 use nixci_protocol::types::StorePath;
 use nixci_store::remote::Link;
 
+use super::options::Settings;
 use super::upstream::Upstream;
-use super::{add, builds, control, derivation, options, query};
+
+use super::{add, builds, control, derivation, query, upkeep};
 use crate::ci::Ci;
 use crate::error::told;
 use crate::objects::Roots;
@@ -29,6 +32,7 @@ pub(super) struct Session {
     pub(super) links: HashMap<StoreId, Link>,
     /// The client knows that its limits of time do not hold.
     pub(super) told_of_limits: bool,
+    settings: Settings,
 }
 
 impl Session {
@@ -41,6 +45,7 @@ impl Session {
             attending: Vec::new(),
             links: HashMap::new(),
             told_of_limits: false,
+            settings: Settings::default(),
         }
     }
 
@@ -51,13 +56,12 @@ impl Session {
     }
 }
 
-/// An error as the client is told it.
+/// An error as the client is told it. What a store said goes on as it said it.
 pub(super) fn refuse(error: &(dyn std::error::Error + 'static)) -> HandlerError {
+    if let Some(client::Error::Remote(said)) = error.downcast_ref() {
+        return said.clone().into();
+    }
     HandlerError::new(told(error))
-}
-
-fn unsupported(what: &str, instead: &str) -> HandlerError {
-    HandlerError::new(format!("nixci does not {what}; {instead}"))
 }
 
 impl Handler for Session {
@@ -93,30 +97,25 @@ impl Handler for Session {
             Request::EnsurePath(request) => query::ensure(self, request, exchange).await,
             Request::AddTempRoot(request) => query::temp_root(self, request, exchange).await,
             Request::QueryAllValidPaths(_) => query::all_valid(self).await,
-            Request::AddIndirectRoot(request) if self.who.is_trusted() => self.upstream.done(&request, exchange).await,
+            Request::AddIndirectRoot(request) => upkeep::indirect_root(self, request, exchange).await,
+            Request::AddPermRoot(request) => upkeep::perm_root(self, request, exchange).await,
+            Request::FindRoots(request) => upkeep::find_roots(self, request, exchange).await,
+            Request::CollectGarbage(request) => upkeep::collect(self, request, exchange).await,
+            Request::OptimiseStore(request) => upkeep::optimise(self, request, exchange).await,
+            Request::VerifyStore(request) => upkeep::verify(self, request, exchange).await,
+            Request::AddBuildLog(request) => upkeep::build_log(self, request, exchange).await,
+            Request::AddSignatures(request) => upkeep::signatures(self, request, exchange).await,
             Request::RegisterDrvOutput(request) if self.who.is_trusted() => {
                 query::register_realisation(self, request, exchange).await
             }
             Request::SyncWithGc(op::SyncWithGc {}) => Ok(Reply::Done),
             Request::SetOptions(request) => {
-                self.upstream.set_options(options::filter(&request)).await;
+                let options = self.settings.filter(request, &self.who, exchange).await;
+                self.upstream.set_options(options).await;
                 Ok(Reply::Done)
             }
             Request::Control(request) => control::answer(self, &request.json).await,
-            Request::AddIndirectRoot(_) | Request::RegisterDrvOutput(_) => Err(unsupported(
-                "do that for users it does not trust",
-                "name your user in `trusted_users` of its configuration, or ask the store behind it",
-            )),
-            Request::FindRoots(_)
-            | Request::CollectGarbage(_)
-            | Request::OptimiseStore(_)
-            | Request::VerifyStore(_)
-            | Request::AddPermRoot(_)
-            | Request::AddSignatures(_)
-            | Request::AddBuildLog(_) => Err(unsupported(
-                "look after the store as a whole",
-                "ask the nix-daemon of the store behind it",
-            )),
+            Request::RegisterDrvOutput(_) => Err(upkeep::no_realisations()),
         }
     }
 }

@@ -14,9 +14,14 @@ pub(crate) fn remote_program(home: &Path, socket: &Path) -> String {
         socket.display(),
         env!("CARGO_BIN_EXE_nixci-daemon")
     );
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    executable(&program, &script);
     format!("ssh-ng://localhost?remote-program={}", program.display())
+}
+
+/// Writes a program.
+pub(crate) fn executable(file: &Path, text: &str) {
+    std::fs::write(file, text).unwrap();
+    std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }
 
 /// Runs a stock `nix` whose own store is the evaluator's.

@@ -12,3 +12,5 @@ mod missing;
 mod objects;
 mod query;
 mod stock;
+mod trust;
+mod upkeep;
