@@ -126,8 +126,13 @@ async fn realisation(store: &Behind, question: &op::QueryRealisation) -> Result<
     match connection.call(question, &mut ()).await {
         Ok(Realisations::Hashed(found)) => Ok(found.into_iter().next()),
         Ok(Realisations::Named(_)) => Ok(None),
-        // Its administrator did not turn them on, so that it has none.
+        // Where the feature is off there are none. Daemons then say so, or hang up; one that is gone answers nothing else.
         Err(client::Error::Remote(error)) if error.to_string().contains(CA_FEATURE) => Ok(None),
+        Err(client::Error::Closed) => {
+            let hash_part = nix32::encode(&[0; 20]);
+            store.ask(&op::QueryPathFromHashPart { hash_part }).await?;
+            Ok(None)
+        }
         Err(error) => Err(store.failed(error)),
     }
 }
