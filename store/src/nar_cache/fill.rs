@@ -30,7 +30,7 @@ pub enum Claim {
     Follow(Follower),
     /// Nobody fills it: get the NAR and [`Ticket::fill`].
     Fill(Ticket),
-    /// The cache is off, or has enough to write.
+    /// The cache is off or has enough to write, or this one is too large for it.
     Busy,
 }
 
@@ -100,7 +100,7 @@ impl NarCache {
                 at: 0,
             }),
             hash_map::Entry::Vacant(place) => {
-                if self.inner.capacity == 0 {
+                if self.inner.capacity == 0 || self.inner.too_large().contains(nar_hash) {
                     return Claim::Busy;
                 }
                 let Ok(permit) = self.inner.writers.clone().try_acquire_owned() else {
@@ -142,6 +142,11 @@ impl Ticket {
         let mut packer = Packer::new(nar, self.nar_hash, inner.level);
         let mut partial = Partial::create(inner.clone(), self.nar_hash).await.map_err(local)?;
         while let Some(frame) = packer.next().await.map_err(|error| Fault::Nar(Arc::new(error)))? {
+            if partial.written + frame.len() as u64 > inner.capacity / 2 {
+                // Others went for it in vain; once is enough.
+                inner.too_large().insert(self.nar_hash);
+                return Err(local(io::Error::other("it would take more than half of the cache")));
+            }
             partial = partial.append(frame).await.map_err(local)?;
             self.state.send_replace(State::Writing {
                 file: partial.file.clone(),
@@ -242,9 +247,6 @@ impl Partial {
     async fn append(mut self, frame: Bytes) -> io::Result<Self> {
         blocking(move || {
             let bytes = frame.len() as u64;
-            if self.written + bytes > self.inner.capacity / 2 {
-                return Err(io::Error::other("it would take more than half of the cache"));
-            }
             let (going, room) = self.inner.shelf().make_room(bytes, self.inner.capacity);
             for item in &going {
                 remove(&self.inner.path(item));

@@ -70,6 +70,8 @@ struct Inner {
     filling: Mutex<HashMap<NarHash, watch::Receiver<State>>>,
     /// Held for one note.
     asked: Mutex<Asked>,
+    /// NARs that were found not to fit. Held for a look-up or a note.
+    too_large: Mutex<HashSet<NarHash>>,
     writers: Arc<Semaphore>,
     partials: AtomicU64,
     pool: Arc<Pool>,
@@ -131,6 +133,7 @@ impl NarCache {
             shelf: Mutex::default(),
             filling: Mutex::default(),
             asked: Mutex::default(),
+            too_large: Mutex::default(),
             writers: Arc::new(Semaphore::new(WRITERS)),
             partials: AtomicU64::new(0),
             pool: Arc::default(),
@@ -184,6 +187,14 @@ impl Inner {
 
     fn filling(&self) -> MutexGuard<'_, HashMap<NarHash, watch::Receiver<State>>> {
         self.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn too_large(&self) -> MutexGuard<'_, HashSet<NarHash>> {
+        let mut too_large = self.too_large.lock().unwrap_or_else(PoisonError::into_inner);
+        if too_large.len() >= GENERATION {
+            too_large.clear();
+        }
+        too_large
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {

@@ -312,8 +312,11 @@ async fn what_cannot_be_kept_is_no_fault_of_the_nar() {
     );
     assert!(cache.get(&kept).await.is_some(), "it took nobody's place");
     assert_eq!(cache.len(), 1);
+    assert!(matches!(cache.claim(&hash), Claim::Busy), "it is not tried again");
 
     std::fs::remove_dir_all(dir.path()).unwrap();
+    let content = &content[..1_000];
+    let hash = NarHash::of(content);
     let fault = all(ticket(&cache, &hash).fill(nar(&content, 70_000)))
         .await
         .unwrap_err();
