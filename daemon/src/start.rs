@@ -106,7 +106,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
     if let Some(listener) = http {
-        let cache = nars.map(|nars| Cache::new(core.clone(), nars));
+        let cache = nars.map(|nars| Cache::new(core.clone(), nars, Vec::new()));
         core.stop
             .listeners
             .spawn(serve_http(listener, ci.clone(), cache, guard));

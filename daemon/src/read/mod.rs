@@ -124,6 +124,11 @@ impl Reader {
         &self.store_dir
     }
 
+    /// The address of the pages, without a trailing slash; none when they are off.
+    pub(crate) fn pages(&self) -> Option<&str> {
+        self.pages.as_deref()
+    }
+
     /// What changes from now on; see [`Scheduler::changes`].
     pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
         self.scheduler.changes()

@@ -62,10 +62,12 @@ pub(crate) struct Cache {
     listings: moka::future::Cache<NarHash, Bytes>,
     from_stores: Arc<Semaphore>,
     info: Bytes,
+    /// Public keys of those that sign.
+    keys: Arc<[String]>,
 }
 
 impl Cache {
-    pub(crate) fn new(core: Arc<Core>, nars: NarCache) -> Self {
+    pub(crate) fn new(core: Arc<Core>, nars: NarCache, keys: Vec<String>) -> Self {
         let weight = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let info = format!(
             "StoreDir: {}\nWantMassQuery: 1\nPriority: {}\n",
@@ -84,12 +86,18 @@ impl Cache {
                 .build(),
             from_stores: Arc::new(Semaphore::new(FROM_STORES)),
             info: info.into(),
+            keys: keys.into(),
         }
     }
 
     /// Bytes of the NARs kept on disk.
     pub(crate) fn bytes(&self) -> u64 {
         self.nars.bytes()
+    }
+
+    /// What clients have to trust to take what is signed here.
+    pub(crate) fn keys(&self) -> &[String] {
+        &self.keys
     }
 
     /// A turn among those who read from stores.

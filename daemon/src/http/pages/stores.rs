@@ -1,4 +1,4 @@
-//! `/stores`: where builds run.
+//! `/stores`: where builds run, and how what they built is fetched.
 
 use askama::Template;
 use axum::extract::State;
@@ -12,9 +12,22 @@ use crate::http::error::HttpError;
 #[template(path = "stores.html")]
 struct Stores {
     stores: Vec<StoreStatus>,
+    substituter: Option<Substituter>,
+}
+
+/// What a client's `nix.conf` needs.
+struct Substituter {
+    url: String,
+    /// Public keys, separated by spaces; empty where nothing is signed.
+    keys: String,
 }
 
 pub(in crate::http) async fn stores(State(site): State<Site>) -> Result<Html<String>, HttpError> {
     let stores = site.reader.stores().await?;
-    Ok(Html(Stores { stores }.render()?))
+    let url = site.reader.pages().map(str::to_owned);
+    let substituter = site.cache.as_ref().zip(url).map(|(cache, url)| Substituter {
+        url,
+        keys: cache.keys().join(" "),
+    });
+    Ok(Html(Stores { stores, substituter }.render()?))
 }
