@@ -7,6 +7,7 @@ mod common;
 
 mod builds;
 mod client;
+mod hostile;
 mod http_cache;
 mod missing;
 mod objects;

@@ -15,4 +15,4 @@ mod targets;
 
 pub use damage::Damage;
 pub use samples::{nar, negotiated, requests, stream_of_paths};
-pub use targets::{Target, seeds, targets};
+pub use targets::{Target, read_request, seeds, targets};

@@ -23,7 +23,7 @@ use crate::types::{
     Trust, UnkeyedPathInfo, Verbosity,
 };
 use crate::wire::primitive::{put_number, put_string};
-use crate::wire::{FEATURE_REALISATION_PATHS, Limits, Negotiated, Wire, decode, decode_all, encode};
+use crate::wire::{FEATURE_REALISATION_PATHS, Limits, Negotiated, Wire, WireError, decode, decode_all, encode};
 
 /// What any bytes can be given to.
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +158,15 @@ impl Wire for AnyRequest {
 
     fn encode(&self, on: &Negotiated, out: &mut BytesMut) {
         self.0.encode(on, out);
+    }
+}
+
+/// The request at the front of some bytes, and how many bytes it has; none while it is incomplete.
+pub fn read_request(on: &Negotiated, data: &[u8]) -> Result<Option<(Request, usize)>, WireError> {
+    match decode::<AnyRequest>(on, data) {
+        Ok((request, rest)) => Ok(Some((request.0, data.len() - rest.len()))),
+        Err(WireError::Incomplete) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
