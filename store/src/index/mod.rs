@@ -26,6 +26,7 @@ use std::path::Path;
 use rusqlite::{Connection, Transaction};
 
 pub mod attempts;
+pub mod contents;
 mod database;
 pub mod derivations;
 mod error;

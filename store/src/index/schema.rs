@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 
 use rusqlite_migration::{M, Migrations};
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001-first.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001-first.sql")),
+    M::up(include_str!("migrations/0002-signing.sql")),
+];
 
 /// All migrations, oldest first.
 pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| Migrations::from_slice(STEPS));

@@ -14,16 +14,19 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use nixci_protocol::types::{PathInfo, StoreDir, StorePath};
+use nixci_protocol::types::{PathInfo, PublicKey, StoreDir, StorePath};
 use rusqlite_migration::{M, Migrations};
 
 mod blocking;
 mod error;
 mod file_nar;
+mod hasher;
 mod large;
 mod nar;
 mod objects;
 mod receive;
+mod rules;
+mod signatures;
 mod verify;
 
 #[cfg(test)]
@@ -31,6 +34,7 @@ mod tests;
 
 pub use error::{Error, Result};
 pub use nar::Nar;
+pub use rules::{MAX_SIGNATURES, Rules};
 pub use verify::{Authority, Verified, VerifyError, verify};
 
 use crate::index::{Database, Durability, open_reader};
@@ -56,7 +60,7 @@ type Digests = HashSet<[u8; 20], foldhash::fast::RandomState>;
 /// A handle on the spool; clones share it.
 #[derive(Debug, Clone)]
 pub struct Spool {
-    store_dir: StoreDir,
+    rules: Rules,
     database: Database,
     large: Folder,
     /// Held for memory work only.
@@ -75,7 +79,7 @@ impl Spool {
         let (digests, files) = objects::load(&conn)?;
         let large = Folder::open(&dir.join("nars"), &files.into_iter().collect())?;
         Ok(Self {
-            store_dir,
+            rules: Rules::new(store_dir),
             database,
             large,
             valid: Arc::new(RwLock::new(digests.into_iter().collect())),
@@ -83,10 +87,17 @@ impl Spool {
         })
     }
 
+    /// Takes what a signature by one of these keys covers from anybody.
+    #[must_use]
+    pub fn trusting(mut self, keys: Vec<PublicKey>) -> Self {
+        self.rules = self.rules.trusting(keys);
+        self
+    }
+
     /// The store directory its paths are in.
     #[must_use]
     pub fn store_dir(&self) -> &StoreDir {
-        &self.store_dir
+        &self.rules.store_dir
     }
 
     /// How many objects are here.

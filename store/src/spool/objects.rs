@@ -1,9 +1,9 @@
 //! The rows of the spool: tables `object` and `block`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
-use nixci_protocol::types::{NarHash, PathInfo, StorePath, UnkeyedPathInfo};
+use nixci_protocol::types::{NarHash, PathInfo, Signature, StorePath, UnkeyedPathInfo};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::index::{Error, Result};
@@ -127,8 +127,7 @@ fn insert(
             NewPlace::File(name) => (None, None, Some(name)),
         };
         let PathInfo { path, info } = &object.info;
-        let signatures: Vec<String> = info.signatures.iter().map(ToString::to_string).collect();
-        let signatures = serde_json::to_string(&signatures).map_err(|error| nonsense(path, &error.to_string()))?;
+        let signatures = signatures_column(path, &info.signatures)?;
         let registered = if info.registration_time == 0 {
             now
         } else {
@@ -151,6 +150,22 @@ fn insert(
         ])?;
     }
     Ok(())
+}
+
+/// Replaces the signatures of an object.
+pub(super) fn set_signatures(tx: &Transaction<'_>, path: &StorePath, signatures: &BTreeSet<Signature>) -> Result<()> {
+    tx.prepare_cached("UPDATE object SET signatures = ?3 WHERE digest = ?1 AND name = ?2")?
+        .execute(params![
+            path.digest(),
+            path.name(),
+            signatures_column(path, signatures)?
+        ])?;
+    Ok(())
+}
+
+fn signatures_column(path: &StorePath, signatures: &BTreeSet<Signature>) -> Result<String> {
+    let signatures: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+    serde_json::to_string(&signatures).map_err(|error| nonsense(path, &error.to_string()))
 }
 
 /// Numbers of objects by path, remembered within one call.

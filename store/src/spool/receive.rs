@@ -7,15 +7,16 @@ use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use nixci_protocol::types::{
-    AddMethod, ContentAddress, ContentAddressMethod, Hash, HashAlgo, MakePathError, NarHash, PathInfo, StorePath,
-    UnkeyedPathInfo, make_content_addressed_path,
+    AddMethod, ContentAddress, ContentAddressMethod, MakePathError, NarHash, PathInfo, StorePath, UnkeyedPathInfo,
+    make_content_addressed_path,
 };
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::blocking::{Work, blocking};
 use super::error::{Error, Result};
 use super::file_nar::FileNar;
+use super::hasher::Hasher;
 use super::verify::{Authority, Check, Verified, VerifyError, verify};
 use super::{LARGE, Spool};
 
@@ -26,20 +27,21 @@ impl Spool {
     /// Takes an object whose NAR follows on `nar`: reads exactly `nar_size` bytes and checks them. It counts once it
     /// is [added](Self::add).
     ///
-    /// When the content is refused all bytes have been read, so that what follows them can be; after any other error
-    /// the stream is somewhere in the middle.
+    /// What could not be taken whatever its bytes are, as it lacks a signature, is refused before any is read. When the
+    /// content is refused all bytes have been read; after any other error the stream is somewhere in the middle.
     pub async fn receive(
         &self,
         info: PathInfo,
         nar: &mut (impl AsyncRead + Send + Unpin),
         authority: Authority,
     ) -> Result<Verified> {
+        let check = Check::new(self.rules.clone(), info.clone(), authority);
+        check.is_hopeless()?;
         if info.info.nar_size < LARGE {
             let content = read_small(&info, nar).await?;
-            return Ok(verify(&self.store_dir, info, content, authority)?);
+            return Ok(verify(&self.rules, info, content, authority)?);
         }
         let (path, size) = (info.path.clone(), info.info.nar_size);
-        let check = Check::new(self.store_dir.clone(), info, authority);
         let folder = self.large.clone();
         let begun = blocking(move || Ok((check, folder.begin()?))).await?;
         let mut work = Work::new(begun, |(check, writing), bytes| {
@@ -65,7 +67,7 @@ impl Spool {
         dump: &mut (impl AsyncRead + Send + Unpin),
     ) -> Result<Verified> {
         let dumped = self.dump(name, dump).await?;
-        let store_dir = self.store_dir.clone();
+        let store_dir = self.store_dir().clone();
         let name = name.to_owned();
         let (info, dumped) = blocking(move || {
             let (info, dumped) = dumped.hash(&name, how)?;
@@ -151,11 +153,7 @@ impl Dumped {
             ContentAddressMethod::Git => return Err(unsupported(name, how)),
         };
         let mut nar = Sha256::new();
-        let mut content = match how.algo {
-            HashAlgo::Sha256 => Either::Sha256(Sha256::new()),
-            HashAlgo::Sha512 => Either::Sha512(Sha512::new()),
-            HashAlgo::Md5 | HashAlgo::Sha1 => return Err(unsupported(name, how)),
-        };
+        let mut content = Hasher::new(how.algo);
         if is_file {
             nar.update(FileNar::before(self.size));
         }
@@ -206,27 +204,6 @@ impl Dumped {
         match self.file {
             None => Box::pin(head),
             Some(file) => Box::pin(AsyncReadExt::chain(head, tokio::fs::File::from_std(file))),
-        }
-    }
-}
-
-enum Either {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Either {
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    fn finish(self) -> Option<Hash> {
-        match self {
-            Self::Sha256(hash) => Some(Hash::from_sha256(hash.finalize().into())),
-            Self::Sha512(hash) => Hash::from_bytes(HashAlgo::Sha512, &hash.finalize()),
         }
     }
 }

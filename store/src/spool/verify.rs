@@ -1,7 +1,8 @@
 //! Proof that content is what its path says: bytes in, a proof or a reason out. No file, no database.
 //!
 //! Paths of texts (every `.drv`), sources and fixed outputs are recomputed from their bytes. Any other path says
-//! nothing about its content; it is taken only from a principal that is trusted with that.
+//! nothing about its content; it is taken only where a trusted key has signed for the hash, size and references that
+//! were found, or from a principal that is trusted with that.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +12,19 @@ use nixci_protocol::types::{
     AddMethod, ContentAddress, ContentAddressMethod, Hash, HashAlgo, HashModulo, MakePathError, NarHash, PathInfo,
     StoreDir, StorePath, make_content_addressed_path,
 };
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256};
 
 use super::file_nar::FileNar;
+use super::hasher::Hasher;
 use super::large::LargeFile;
+use super::rules::{MAX_SIGNATURES, Rules};
 
 /// Who vouches for content whose path does not prove it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authority {
     /// A principal that may add anything.
     Trusted,
-    /// Nobody: the path must prove the content.
+    /// Nobody: the path, or a signature by a trusted key, must prove the content.
     Untrusted,
 }
 
@@ -101,13 +104,26 @@ pub enum VerifyError {
         source: Box<MakePathError>,
     },
     /// Nothing proves the content.
-    #[error("{path} carries no proof of its content: upload it as a user that is trusted, or content-addressed")]
-    Unproven {
+    #[error(
+        "cannot add path '{path}' because it lacks a signature by a trusted key: {found}; name the key in \
+         `trusted_public_keys` ([keys] of the daemon's configuration), or copy as a trusted user with --no-check-sigs"
+    )]
+    Unsigned {
+        /// The object, with its store directory.
+        path: String,
+        /// What there is in place of such a signature.
+        found: String,
+    },
+    /// More signatures than anybody needs.
+    #[error("{path} has {count} signatures; more than {MAX_SIGNATURES} are refused")]
+    Signatures {
         /// The object.
         path: StorePath,
+        /// How many there are.
+        count: usize,
     },
     /// A way of addressing that is not supported.
-    #[error("{name:?} is to be added as {how}, which is not supported: use sha256 or sha512 of a file or a NAR")]
+    #[error("{name:?} is to be added as {how}, which is not supported: add it by the hash of the file or the NAR")]
     UnsupportedMethod {
         /// The object's name.
         name: String,
@@ -124,7 +140,9 @@ pub enum VerifyError {
         source: Box<MakePathError>,
     },
     /// A way of addressing that cannot be checked here.
-    #[error("{path} is addressed as {ca}, which is not supported: use sha256 or sha512 of a file or a NAR")]
+    #[error(
+        "{path} is addressed as {ca}, which cannot be checked: address it by the hash of the file or the NAR, or sign it"
+    )]
     Unsupported {
         /// The object.
         path: StorePath,
@@ -171,8 +189,8 @@ impl Verified {
 }
 
 /// Checks an object whose NAR is in memory.
-pub fn verify(dir: &StoreDir, info: PathInfo, nar: Bytes, authority: Authority) -> Result<Verified, VerifyError> {
-    let mut check = Check::new(dir.clone(), info, authority);
+pub fn verify(rules: &Rules, info: PathInfo, nar: Bytes, authority: Authority) -> Result<Verified, VerifyError> {
+    let mut check = Check::new(rules.clone(), info, authority);
     check.push(&nar);
     let info = check.finish()?;
     Ok(Verified {
@@ -184,7 +202,7 @@ pub fn verify(dir: &StoreDir, info: PathInfo, nar: Bytes, authority: Authority) 
 /// A check that takes the NAR in pieces.
 #[derive(Debug)]
 pub(super) struct Check {
-    dir: StoreDir,
+    rules: Rules,
     info: PathInfo,
     authority: Authority,
     size: u64,
@@ -200,10 +218,9 @@ enum ContentHash {
     None,
     /// It is the hash of the NAR itself.
     Nar,
-    Nar512(Sha512),
+    NarBy(Hasher),
     Modulo(HashModulo),
-    File256(FileNar, Sha256),
-    File512(FileNar, Sha512),
+    File(FileNar, Hasher),
 }
 
 impl ContentHash {
@@ -217,22 +234,20 @@ impl ContentHash {
                 Self::Modulo(HashModulo::new(info.path.digest()))
             }
             (ContentAddressMethod::Nar, HashAlgo::Sha256) => Self::Nar,
-            (ContentAddressMethod::Nar, HashAlgo::Sha512) => Self::Nar512(Sha512::new()),
-            (ContentAddressMethod::Text | ContentAddressMethod::Flat, HashAlgo::Sha256) => {
-                Self::File256(FileNar::default(), Sha256::new())
+            (ContentAddressMethod::Nar, algo) => Self::NarBy(Hasher::new(algo)),
+            (ContentAddressMethod::Text, algo @ HashAlgo::Sha256) | (ContentAddressMethod::Flat, algo) => {
+                Self::File(FileNar::default(), Hasher::new(algo))
             }
-            (ContentAddressMethod::Flat, HashAlgo::Sha512) => Self::File512(FileNar::default(), Sha512::new()),
             (ContentAddressMethod::Git, _)
-            | (ContentAddressMethod::Text, HashAlgo::Sha512)
-            | (_, HashAlgo::Md5 | HashAlgo::Sha1) => Self::None,
+            | (ContentAddressMethod::Text, HashAlgo::Md5 | HashAlgo::Sha1 | HashAlgo::Sha512) => Self::None,
         }
     }
 }
 
 impl Check {
-    pub(super) fn new(dir: StoreDir, info: PathInfo, authority: Authority) -> Self {
+    pub(super) fn new(rules: Rules, info: PathInfo, authority: Authority) -> Self {
         Self {
-            dir,
+            rules,
             content: ContentHash::new(&info),
             info,
             authority,
@@ -240,6 +255,39 @@ impl Check {
             nar: Sha256::new(),
             grammar: Ok(NarScanner::new()),
         }
+    }
+
+    /// Why no bytes whatever could be taken, where that is so.
+    pub(super) fn is_hopeless(&self) -> Result<(), VerifyError> {
+        let count = self.info.info.signatures.len();
+        if count > MAX_SIGNATURES {
+            return Err(VerifyError::Signatures {
+                path: self.info.path.clone(),
+                count,
+            });
+        }
+        match (&self.content, self.authority) {
+            (ContentHash::None, Authority::Untrusted) => self.vouched(),
+            (_, Authority::Trusted)
+            | (
+                ContentHash::Nar | ContentHash::NarBy(_) | ContentHash::Modulo(_) | ContentHash::File(..),
+                Authority::Untrusted,
+            ) => Ok(()),
+        }
+    }
+
+    /// Whether somebody vouches for content that its path does not prove, if it is what its info says.
+    fn vouched(&self) -> Result<(), VerifyError> {
+        if self.authority == Authority::Trusted || self.rules.is_signed(&self.info) {
+            return Ok(());
+        }
+        Err(match self.info.info.ca {
+            Some(ca) => VerifyError::Unsupported {
+                path: self.info.path.clone(),
+                ca: ca.into(),
+            },
+            None => self.rules.unsigned(&self.info),
+        })
     }
 
     /// Takes the next bytes of the NAR.
@@ -254,10 +302,9 @@ impl Check {
         }
         match &mut self.content {
             ContentHash::None | ContentHash::Nar => {}
-            ContentHash::Nar512(hash) => hash.update(bytes),
+            ContentHash::NarBy(hash) => hash.update(bytes),
             ContentHash::Modulo(hash) => hash.update(bytes),
-            ContentHash::File256(file, hash) => file.push(bytes, |data| hash.update(data)),
-            ContentHash::File512(file, hash) => file.push(bytes, |data| hash.update(data)),
+            ContentHash::File(file, hash) => file.push(bytes, |data| hash.update(data)),
         }
     }
 
@@ -270,25 +317,24 @@ impl Check {
         })
     }
 
-    fn finish(self) -> Result<PathInfo, VerifyError> {
-        let Self { dir, mut info, .. } = self;
-        let path = || info.path.clone();
-        if self.size != info.info.nar_size {
+    fn finish(mut self) -> Result<PathInfo, VerifyError> {
+        let path = || self.info.path.clone();
+        if self.size != self.info.info.nar_size {
             return Err(VerifyError::Size {
                 path: path(),
                 got: self.size,
-                expected: info.info.nar_size,
+                expected: self.info.info.nar_size,
             });
         }
-        let nar = NarHash(self.nar.finalize().into());
-        if nar != info.info.nar_hash {
+        let nar = NarHash(self.nar.finalize_reset().into());
+        if nar != self.info.info.nar_hash {
             return Err(VerifyError::NarHash {
                 path: path(),
                 got: nar,
-                expected: info.info.nar_hash,
+                expected: self.info.info.nar_hash,
             });
         }
-        match self.grammar {
+        match &self.grammar {
             Ok(scanner) if scanner.is_done() && scanner.offset() == self.size => {}
             Ok(_) => {
                 return Err(VerifyError::End {
@@ -299,20 +345,15 @@ impl Check {
             Err(error) => {
                 return Err(VerifyError::Grammar {
                     path: path(),
-                    source: Box::new(error),
+                    source: Box::new(error.clone()),
                 });
             }
         }
-        let proven = match info.info.ca {
+        let content = std::mem::replace(&mut self.content, ContentHash::None);
+        let proven = match self.info.info.ca {
             None => false,
-            Some(ca) => match content_hash(self.content, nar, &info.path, ca)? {
-                None if self.authority == Authority::Trusted => false,
-                None => {
-                    return Err(VerifyError::Unsupported {
-                        path: path(),
-                        ca: ca.into(),
-                    });
-                }
+            Some(ca) => match content_hash(content, nar, &self.info.path, ca)? {
+                None => false,
                 Some(got) if got != ca.hash => {
                     return Err(VerifyError::Content {
                         path: path(),
@@ -321,17 +362,17 @@ impl Check {
                     });
                 }
                 Some(_) => {
-                    check_path(&dir, &info, &ca)?;
+                    check_path(&self.rules.store_dir, &self.info, &ca)?;
                     true
                 }
             },
         };
-        if !proven && self.authority == Authority::Untrusted {
-            return Err(VerifyError::Unproven { path: path() });
+        if !proven {
+            self.vouched()?;
         }
         // It is the privilege of the store that built a path.
-        info.info.ultimate = false;
-        Ok(info)
+        self.info.info.ultimate = false;
+        Ok(self.info)
     }
 }
 
@@ -348,11 +389,10 @@ fn content_hash(
     Ok(match content {
         ContentHash::None => None,
         ContentHash::Nar => Some(nar.into()),
-        ContentHash::Nar512(hash) => Hash::from_bytes(HashAlgo::Sha512, &hash.finalize()),
+        ContentHash::NarBy(hash) => hash.finish(),
         ContentHash::Modulo(hash) => Some(hash.finish()),
-        ContentHash::File256(file, hash) if file.is_whole() => Some(Hash::from_sha256(hash.finalize().into())),
-        ContentHash::File512(file, hash) if file.is_whole() => Hash::from_bytes(HashAlgo::Sha512, &hash.finalize()),
-        ContentHash::File256(..) | ContentHash::File512(..) => return Err(not_a_file()),
+        ContentHash::File(file, hash) if file.is_whole() => hash.finish(),
+        ContentHash::File(..) => return Err(not_a_file()),
     })
 }
 

@@ -14,6 +14,7 @@ use super::jobs::JobRow;
 use super::{DrvId, Index, Result, attempts, derivations};
 use crate::derivation::{Derivation, Output};
 
+mod contents;
 mod evaluations;
 mod graph;
 mod outcomes;

@@ -2,9 +2,9 @@
 
 use rusqlite::Connection;
 
-use super::super::{attempts, derivations, evaluations, jobs, outcomes, paths, schema};
+use super::super::{attempts, contents, derivations, evaluations, jobs, outcomes, paths, schema};
 
-const BIG: [&str; 9] = [
+const BIG: [&str; 11] = [
     "evaluation",
     "job",
     "derivation",
@@ -12,6 +12,8 @@ const BIG: [&str; 9] = [
     "output",
     "attempt",
     "path",
+    "content",
+    "realised",
     "e",
     "j",
 ];
@@ -55,6 +57,11 @@ fn no_hot_query_scans_a_big_table() {
         derivations::DEPENDENTS_COUNT,
         derivations::MAKERS,
         paths::INFO,
+        contents::BUILT,
+        contents::REALISED,
+        contents::READ,
+        contents::BY_HASH,
+        contents::BY_DERIVATION,
     ];
     for sql in others.into_iter().chain(evaluations.iter().map(String::as_str)) {
         let plan = plan(&conn, sql);

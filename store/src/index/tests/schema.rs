@@ -2,14 +2,19 @@
 
 use nixci_protocol::nixci::control::{AttemptId, EvaluationId, EvaluationState};
 use nixci_protocol::nixci::outcome::FailureClass;
+use nixci_protocol::types::{DrvOutput, Hash, NarHash, StorePath};
 use rusqlite::Connection;
 
 use super::super::attempts::AttemptResult;
-use super::super::{DrvId, Error, Index, attempts, derivations, evaluations, jobs, paths, schema};
+use super::super::contents::Provenance;
+use super::super::{DrvId, Error, Index, attempts, contents, derivations, evaluations, jobs, paths, schema};
 use super::path;
 
 /// Rows as version 1 wrote them. Later migrations are tested on these; they are never edited.
 const ROWS_1: &str = include_str!("rows-1.sql");
+
+/// Rows that version 2 wrote besides. Never edited either.
+const ROWS_2: &str = include_str!("rows-2.sql");
 
 #[test]
 fn migrations_are_sound() {
@@ -56,6 +61,43 @@ async fn rows_of_the_first_schema_are_read_by_todays_code() {
             let info = paths::infos(conn, &[path("top")])?.remove(0).unwrap();
             assert_eq!(info.info.references.first(), Some(&path("lib")));
             assert_eq!(paths::stores(conn, &path("top"))?, ["auto"]);
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn rows_of_the_second_schema_are_read_by_todays_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("index.db");
+    {
+        let mut conn = Connection::open(&file).unwrap();
+        schema::MIGRATIONS.to_version(&mut conn, 1).unwrap();
+        conn.execute_batch(ROWS_1).unwrap();
+        schema::MIGRATIONS.to_version(&mut conn, 2).unwrap();
+        conn.execute_batch(ROWS_2).unwrap();
+    }
+    let index = Index::open(&file).unwrap();
+    index
+        .read(|conn| {
+            let hash = NarHash([0; 32]);
+            let mut digest = *path("top").digest();
+            digest[0] = 0x39;
+            let floating = StorePath::new(digest, "floating").unwrap();
+            let asked = [(path("top"), hash), (floating.clone(), hash)];
+            // `top` has failed here, and only its NAR was read.
+            assert_eq!(
+                contents::provenance(conn, "auto", &asked)?,
+                [Provenance::Foreign, Provenance::Built { read: None }]
+            );
+            let mut modulo = [0; 32];
+            (modulo[0], modulo[31]) = (0x11, 0x11);
+            let id = DrvOutput {
+                drv_hash: Hash::from_sha256(modulo),
+                output: "out".parse().unwrap(),
+            };
+            assert!(contents::is_realised(conn, "auto", &id, &floating)?);
             Ok(())
         })
         .await

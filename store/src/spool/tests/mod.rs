@@ -14,11 +14,16 @@ use super::*;
 mod full;
 mod receiving;
 mod recorded;
+mod signing;
 mod storing;
 mod verifying;
 
 fn dir() -> StoreDir {
     StoreDir::default()
+}
+
+fn rules() -> Rules {
+    Rules::new(dir())
 }
 
 fn spool() -> (Spool, TempDir) {
@@ -74,7 +79,7 @@ fn info(path: StorePath, nar: &[u8], references: BTreeSet<StorePath>, ca: Option
 }
 
 fn proven((info, nar): (PathInfo, Bytes)) -> Verified {
-    verify(&dir(), info, nar, Authority::Untrusted).unwrap()
+    verify(&rules(), info, nar, Authority::Untrusted).unwrap()
 }
 
 /// Bytes that do not compress, the same every time.

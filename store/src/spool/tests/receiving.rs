@@ -79,6 +79,12 @@ async fn dumps_get_the_paths_nix_gives_them() {
             &nar,
             "m5zd3qj7c4bs4g5d8hqvs5pc5xicclfg-x",
         ),
+        (
+            "x",
+            method(ContentAddressMethod::Nar, HashAlgo::Sha1),
+            &nar,
+            "1m8hwvaiqwwr1adbqyk91zavsxx4cpbg-x",
+        ),
     ] {
         let received = spool
             .receive_dump(name, how, BTreeSet::new(), &mut &dump[..])
@@ -89,6 +95,7 @@ async fn dumps_get_the_paths_nix_gives_them() {
     }
     for (how, content) in [
         (method(ContentAddressMethod::Flat, HashAlgo::Sha512), noise(3, 1000)),
+        (method(ContentAddressMethod::Flat, HashAlgo::Md5), noise(3, 700_001)),
         (method(ContentAddressMethod::Flat, sha256), noise(3, 700_000)),
         (
             method(ContentAddressMethod::Nar, HashAlgo::Sha512),
@@ -106,8 +113,8 @@ async fn dumps_get_the_paths_nix_gives_them() {
         assert!(read(&spool, &path).await == expected);
     }
     let mut empty = &b""[..];
-    let md5 = method(ContentAddressMethod::Flat, HashAlgo::Md5);
-    let refused = spool.receive_dump("m", md5, BTreeSet::new(), &mut empty).await;
+    let git = method(ContentAddressMethod::Git, HashAlgo::Sha1);
+    let refused = spool.receive_dump("m", git, BTreeSet::new(), &mut empty).await;
     let error = refused.unwrap_err();
     assert!(error.to_string().contains("which is not supported"), "{error}");
     let text = method(ContentAddressMethod::Text, sha256);

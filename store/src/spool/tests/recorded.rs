@@ -54,7 +54,7 @@ async fn a_real_closure_is_proven_stored_and_read_back() {
         };
         size += nar.len();
         let since = Instant::now();
-        batch.push(verify(&dir(), info.clone(), nar.clone(), authority).unwrap());
+        batch.push(verify(&rules(), info.clone(), nar.clone(), authority).unwrap());
         checking += since.elapsed();
         if size >= BATCH {
             spool.add(std::mem::take(&mut batch)).await.unwrap();
