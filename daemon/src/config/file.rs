@@ -19,7 +19,9 @@ use super::defaults::{self, Surroundings};
 use super::error::Problem;
 use super::tokens::{TokenTable, tokens};
 use super::users::Users;
-use super::{Config, Dispatch, HttpRead, Limits, Listen, Retention, Store, Writes, duration, keys};
+use super::{
+    Config, Dispatch, HttpRead, KeyFile, Keys, Limits, Listen, Retention, Store, Writes, duration, keys,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,7 @@ struct File {
     retention: Option<RetentionTable>,
     token: Option<Vec<TokenTable>>,
     cache: Option<CacheTable>,
+    keys: Option<KeysTable>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,6 +95,13 @@ struct RetentionTable {
     failures: Option<Spanned<String>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysTable {
+    secret_key_files: Option<Vec<Spanned<PathBuf>>>,
+    trusted_public_keys: Option<Vec<Spanned<String>>>,
+}
+
 /// Collects problems with the lines they are in.
 pub(super) struct Check<'t> {
     text: &'t str,
@@ -100,12 +110,13 @@ pub(super) struct Check<'t> {
 
 impl Check<'_> {
     pub(super) fn at(&mut self, offset: usize, message: String) {
+        let line = Some(self.line(offset));
+        self.problems.push(Problem { line, message });
+    }
+
+    fn line(&self, offset: usize) -> usize {
         let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        self.problems.push(Problem {
-            line: Some(line),
-            message,
-        });
+        before.matches('\n').count() + 1
     }
 
     /// The value, or its default with a problem noted.
@@ -150,6 +161,7 @@ impl Check<'_> {
                 ("listen", DeValue::Table(table)) => self.known::<ListenTable>(table, "in [listen]"),
                 ("limits", DeValue::Table(table)) => self.known::<LimitsTable>(table, "in [limits]"),
                 ("retention", DeValue::Table(table)) => self.known::<RetentionTable>(table, "in [retention]"),
+                ("keys", DeValue::Table(table)) => self.known::<KeysTable>(table, "in [keys]"),
                 ("store", DeValue::Array(stores)) => self.known_in_each::<StoreTable>(stores, "in [[store]]"),
                 ("token", DeValue::Array(tokens)) => self.known_in_each::<TokenTable>(tokens, "in [[token]]"),
                 ("cache", DeValue::Table(table)) => self.known::<CacheTable>(table, "in [cache]"),
@@ -221,6 +233,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
     };
     let tokens = tokens(file.token, check);
     let cache = cache::resolve(file.cache.unwrap_or_default(), check);
+    let keys = signing(file.keys.unwrap_or_default(), check);
     Some(Config {
         state_dir: state_dir?,
         store_dir,
@@ -230,7 +243,25 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
         retention,
         tokens,
         cache,
+        keys,
     })
+}
+
+fn signing(table: KeysTable, check: &mut Check<'_>) -> Keys {
+    let mut keys = Keys::default();
+    for file in table.secret_key_files.unwrap_or_default() {
+        keys.secret_key_files.push(KeyFile {
+            line: Some(check.line(file.span().start)),
+            path: file.into_inner(),
+        });
+    }
+    for text in table.trusted_public_keys.unwrap_or_default() {
+        match text.get_ref().parse() {
+            Ok(key) => keys.trusted_public_keys.push(key),
+            Err(error) => check.at(text.span().start, format!("`trusted_public_keys`: {error}")),
+        }
+    }
+    keys
 }
 
 fn place(

@@ -11,6 +11,7 @@ mod keys;
 mod size;
 mod tokens;
 mod users;
+mod signing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use nixci_protocol::wire::Limits as WireLimits;
 pub use error::{ConfigError, Problem};
 pub use tokens::{HashFrom, Right, Token};
 pub use users::Users;
+pub use signing::{KeyFile, Keys};
 
 /// Everything the daemon is told. Made by [`Config::load`], [`Config::per_user`] or, in tests and
 /// for `--embedded`, [`Config::in_folder`].
@@ -43,6 +45,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// The binary cache over HTTP.
     pub cache: Cache,
+    /// Whose signatures count, and with which keys nixci signs.
+    pub keys: Keys,
 }
 
 /// What is listened on, and what is done with what arrives.
@@ -181,10 +185,13 @@ impl Config {
 
     /// Checks a text as if it had been read from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        file::parse(text, &defaults::Surroundings::of_process()).map_err(|problems| ConfigError::Invalid {
+        let parsed = file::parse(text, &defaults::Surroundings::of_process());
+        let mut config = parsed.map_err(|problems| ConfigError::Invalid {
             path: path.to_owned(),
             problems,
-        })
+        })?;
+        config.keys.named_in = Some(path.to_owned());
+        Ok(config)
     }
 
     /// What holds for the current user when there is no file: socket and state in the user's runtime and
@@ -223,6 +230,7 @@ impl Config {
             retention: Retention::default(),
             tokens: Vec::new(),
             cache: Cache::default(),
+            keys: Keys::default(),
         }
     }
 }

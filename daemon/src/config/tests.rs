@@ -59,6 +59,10 @@ fn a_whole_file_is_read() {
             priority = 30
             level = 9
             size = "20 GiB"
+
+            [keys]
+            secret_key_files = ["/etc/nixci/key", "credential"]
+            trusted_public_keys = ["cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="]
         "#,
         Path::new("ci.toml"),
     )
@@ -89,6 +93,9 @@ fn a_whole_file_is_read() {
     let cache = &config.cache;
     assert_eq!((cache.serve, cache.priority, cache.level), (false, 30, 9));
     assert_eq!(cache.size, Some(20 << 30));
+    assert_eq!(config.keys.secret_key_files[1].path, Path::new("credential"));
+    assert!(config.keys.secret_key_files[0].line.is_some());
+    assert_eq!(config.keys.trusted_public_keys[0].name(), "cache.nixos.org-1");
 }
 
 #[test]
@@ -184,6 +191,14 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
         (
             "[cache]\nprority = 1",
             "ci.toml:2: unknown key `prority` in [cache]; did you mean `priority`?",
+        ),
+        (
+            "[keys]\nsecret_key_file = \"/k\"",
+            "ci.toml:2: unknown key `secret_key_file` in [keys]; did you mean `secret_key_files`?",
+        ),
+        (
+            "[keys]\ntrusted_public_keys = [\n  \"a:b\"\n]",
+            "ci.toml:3: `trusted_public_keys`: \"a:b\" is not a public key: expected a name, a colon and 32 bytes",
         ),
         ("[listen\n", "ci.toml:1: "),
         ("state_dir = \"/a\"\nstate_dir = \"/b\"", "ci.toml:2: duplicate key"),
