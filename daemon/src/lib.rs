@@ -30,6 +30,7 @@ mod recovery;
 mod request;
 pub mod scheduler;
 mod shutdown;
+mod sign;
 mod start;
 mod stdio;
 mod steer;

@@ -30,6 +30,7 @@ use crate::read::Told;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
+use crate::sign::Signer;
 use crate::submit::{self, Attendance};
 use crate::{advisory, dispatch, http, notify, recovery};
 
@@ -64,7 +65,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stores = stores(&config)?;
     let readers = readers(&config)?;
     let guard = Guard::new(config.listen.http_read, Tokens::load(&config.tokens)?);
+    let keys = config.keys.read()?;
     let (index, spool, logs) = open(&config).await?;
+    let spool = spool.trusting(config.keys.trusted_with(&keys));
+    for key in &keys {
+        info!(
+            key = key.name(),
+            "outputs of builds are served signed by {}",
+            key.public()
+        );
+    }
+    let signer = Signer::new(keys, config.store_dir.clone(), index.clone());
     let nars = nar_cache(&config).await?;
     let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
     let http = match config.listen.http {
@@ -81,7 +92,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (scheduler, actions) = Scheduler::spawn(specs.collect());
     let stop = Shutdown::default();
     let rooms = (index.clone(), spool.clone(), logs.clone());
-    let objects = Objects::new(rooms, readers, &config, &stop);
+    let objects = Objects::new(rooms, readers, &signer, &config, &stop);
     let core = Arc::new(Core {
         objects,
         index,

@@ -13,10 +13,10 @@ use nixci_protocol::nixci::control::AttemptId;
 use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_protocol::op;
 use nixci_protocol::types::{
-    BuildMode, BuildResult, BuildStatus, DerivedPath, OutputsSpec, SingleDerivedPath, StorePath,
+    BuildMode, BuildResult, BuildStatus, BuiltOutputs, DerivedPath, OutputsSpec, SingleDerivedPath, StorePath,
 };
 use nixci_store::index::attempts::{self, AttemptResult};
-use nixci_store::index::{self, DrvId, derivations};
+use nixci_store::index::{self, DrvId, contents, derivations};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -99,6 +99,7 @@ async fn attempt(
     };
     drop(connection);
     let mut heard = Told::default();
+    let mut made = BuiltOutputs::default();
     let (result, message) = match result {
         None if core.stop.builds.is_cancelled() => {
             log.abandon();
@@ -107,6 +108,9 @@ async fn attempt(
         None => (AttemptResult::Cancelled, String::new()),
         Some(Ok(result)) => {
             heard.succeeded = result.status.is_success();
+            if result.status == BuildStatus::Built {
+                made = result.built_outputs.clone();
+            }
             outputs.extend(result.built_outputs.paths().map(|(_, path)| path.clone()));
             let meaning = interpret(&result);
             *ending = Ending::Result(Box::new(result));
@@ -131,10 +135,19 @@ async fn attempt(
     };
     report(core, place, &path, attempt, result, &message);
     let lines = log.finish(&heard).await;
-    let (end, at) = (core.end(result, message, lines), now());
+    let (end, at, name) = (core.end(result, message, lines), now(), place.config.name.clone());
     core.index
-        .write(move |tx| attempts::finish(tx, attempt, &end, at))
+        .write(move |tx| {
+            contents::record_realised(tx, drv, &name, &made)?;
+            attempts::finish(tx, attempt, &end, at)
+        })
         .await?;
+    for path in outputs.iter() {
+        // Who asked before it was recorded has seen it without our signature.
+        if core.objects.known_info(path).is_some() {
+            core.objects.forget(path);
+        }
+    }
     http::attempt_ended(&place.config.name, result);
     Ok(match result {
         AttemptResult::Succeeded(how) => End::Succeeded(how),

@@ -10,6 +10,8 @@ use nixci_protocol::types::{PathInfo, StorePath};
 use nixci_store::remote::Remote;
 use tokio::sync::Semaphore;
 
+use crate::sign::Signer;
+
 use super::lease::Lease;
 use super::{ObjectError, Readers};
 
@@ -30,18 +32,20 @@ pub(super) struct Behind {
     /// Idle connections with the settings of a client.
     pub(super) set: Remote,
     pub(super) lease: Lease,
+    pub(super) signer: Signer,
     pub(super) streams: Arc<Semaphore>,
     /// When it could not be reached last. Held to look or to set.
     lost: Mutex<Option<Instant>>,
 }
 
 impl Behind {
-    pub(super) fn new(readers: Readers, lease: Lease) -> Self {
+    pub(super) fn new(readers: Readers, lease: Lease, signer: Signer) -> Self {
         Self {
             name: readers.plain.name().to_owned(),
             remote: readers.plain,
             set: readers.set,
             lease,
+            signer,
             streams: Arc::new(Semaphore::new(STREAMS)),
             lost: Mutex::default(),
         }
@@ -92,21 +96,23 @@ impl Behind {
         }
     }
 
-    /// What it knows of these, in the order given.
-    pub(super) async fn infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>, ObjectError> {
+    /// What it knows of those of these that are valid, signed where it built them.
+    pub(super) async fn infos(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>, ObjectError> {
         let mut infos = Vec::with_capacity(paths.len());
         let mut connection = self.remote.acquire().await?;
         for some in paths.chunks(INFOS_AT_ONCE) {
             let questions: Vec<_> = some.iter().cloned().map(|path| op::QueryPathInfo { path }).collect();
             let answers = connection.call_all(&questions, &mut ()).await;
             let answers = answers.map_err(|error| self.failed(error))?;
-            infos.extend(some.iter().zip(answers).map(|(path, info)| {
+            infos.extend(some.iter().zip(answers).filter_map(|(path, info)| {
                 info.map(|info| PathInfo {
                     path: path.clone(),
                     info,
                 })
             }));
         }
+        drop(connection);
+        self.signer.sign(&self.remote, &mut infos).await;
         Ok(infos)
     }
 }

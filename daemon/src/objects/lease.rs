@@ -20,6 +20,7 @@ use tracing::debug;
 use super::Readers;
 use super::generation::{Generation, Hold, Room};
 use crate::error::told;
+use crate::sign::Signer;
 
 /// Lessons that wait. What comes while the queue is full is learned when it is asked for again.
 const LESSONS: usize = 1_024;
@@ -74,13 +75,18 @@ impl Drop for Pause {
 
 impl Lease {
     /// Also returns the task, which runs until this is dropped.
-    pub(super) fn new(readers: Readers, terms: Terms) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn new(
+        readers: Readers,
+        terms: Terms,
+        signer: Signer,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared::default());
         let (lessons, inbox) = mpsc::channel(LESSONS);
         let holder = Holder {
             remote: readers.plain,
             set: readers.set,
             terms,
+            signer,
             shared: shared.clone(),
             open: None,
             keepers: Vec::new(),
@@ -142,6 +148,7 @@ struct Holder {
     remote: Remote,
     set: Remote,
     terms: Terms,
+    signer: Signer,
     shared: Arc<Shared>,
     open: Option<Open>,
     keepers: Vec<Keeper>,
@@ -281,6 +288,12 @@ impl Holder {
                     info,
                 })
             });
+            let mut infos: Vec<PathInfo> = infos.collect();
+            // Those that are not read yet, or not what the store says, are asked about again.
+            let mut unread = self.signer.sign_what_was_read(self.remote.name(), &mut infos).await;
+            while let Some(nth) = unread.pop() {
+                infos.swap_remove(nth);
+            }
             generation.learn_infos(infos, forgotten);
         } else {
             let question = op::QueryValidPaths {

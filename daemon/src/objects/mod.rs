@@ -36,6 +36,7 @@ pub(crate) use warm::Warm;
 use crate::config::{Config, Writes};
 use crate::error::told;
 use crate::shutdown::Shutdown;
+use crate::sign::Signer;
 use behind::Behind;
 use generation::Room;
 use lease::{Lease, Pause, Terms};
@@ -81,6 +82,7 @@ impl Objects {
     pub(crate) fn new(
         (index, spool, logs): (Index, Spool, Logs),
         stores: impl IntoIterator<Item = Readers>,
+        signer: &Signer,
         config: &Config,
         stop: &Shutdown,
     ) -> Self {
@@ -98,11 +100,11 @@ impl Objects {
             room,
         };
         let behind = |readers: Readers| {
-            let (lease, holding) = Lease::new(readers.clone(), terms);
+            let (lease, holding) = Lease::new(readers.clone(), terms, signer.clone());
             let stopped = stop.builds.clone();
             stop.working
                 .spawn(async move { stopped.run_until_cancelled(holding).await });
-            Behind::new(readers, lease)
+            Behind::new(readers, lease, signer.clone())
         };
         Self {
             index,
@@ -272,11 +274,8 @@ impl Objects {
             }
             match self.stores[nth].infos(&paths).await {
                 Ok(infos) => {
-                    let mut infos: HashMap<StorePath, PathInfo> = infos
-                        .into_iter()
-                        .flatten()
-                        .map(|info| (info.path.clone(), info))
-                        .collect();
+                    let mut infos: HashMap<StorePath, PathInfo> =
+                        infos.into_iter().map(|info| (info.path.clone(), info)).collect();
                     let paths = infos.keys().cloned().collect();
                     self.stores[nth].lease.learn(paths, true, self.room);
                     left.retain(|path| match infos.remove(path) {

@@ -87,7 +87,10 @@ impl Objects {
         for (nth, store) in self.stores.iter().enumerate() {
             match realisation(store, &question).await {
                 Ok(None) => {}
-                Ok(found) => return Ok(found),
+                Ok(Some(mut found)) => {
+                    store.signer.sign_realisation(&store.name, &mut found).await;
+                    return Ok(Some(found));
+                }
                 Err(error) => failures.add(self, nth, error)?,
             }
         }

@@ -3,7 +3,7 @@
 //! An output counts as built on a store when an attempt there succeeded by building. What merely was there, or was
 //! fetched from a substituter, does not.
 
-use nixci_protocol::types::{BuiltOutputs, DrvOutput, DrvOutputKey, HashAlgo, NarHash, StorePath};
+use nixci_protocol::types::{BuiltOutputs, DrvOutput, HashAlgo, NarHash, StorePath};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::DrvId;
@@ -94,18 +94,6 @@ pub fn is_realised(conn: &Connection, store: &str, id: &DrvOutput, path: &StoreP
     ])?)
 }
 
-/// Whether a build on this store has put this output of a derivation at this path.
-pub fn is_realised_of(conn: &Connection, store: &str, key: &DrvOutputKey, path: &StorePath) -> Result<bool> {
-    let mut find = conn.prepare_cached(BY_DERIVATION)?;
-    Ok(find.exists(params![
-        key.drv.digest(),
-        key.output.as_str(),
-        path.digest(),
-        path.name(),
-        store
-    ])?)
-}
-
 /// The hash by which an output is asked about; none for the dummy that says nothing.
 fn hash_of(id: &DrvOutput) -> Option<&[u8]> {
     let bytes = id.drv_hash.as_bytes();
@@ -120,6 +108,3 @@ pub(super) const REALISED: &str = "SELECT 1 FROM realised WHERE digest = ?1 AND 
 pub(super) const READ: &str = "SELECT nar_size FROM content WHERE digest = ?1 AND nar_hash = ?2";
 pub(super) const BY_HASH: &str = "SELECT 1 FROM realised WHERE drv_hash = ?1 AND output = ?2 AND digest = ?3
      AND path_name = ?4 AND store = (SELECT id FROM store WHERE name = ?5) LIMIT 1";
-pub(super) const BY_DERIVATION: &str =
-    "SELECT 1 FROM realised WHERE drv = (SELECT id FROM derivation WHERE digest = ?1)
-     AND output = ?2 AND digest = ?3 AND path_name = ?4 AND store = (SELECT id FROM store WHERE name = ?5) LIMIT 1";

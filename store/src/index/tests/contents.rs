@@ -1,7 +1,7 @@
 //! Which paths may be signed, and what was read of them.
 
 use nixci_protocol::nixci::outcome::Success;
-use nixci_protocol::types::{BuiltOutputs, DrvOutput, DrvOutputKey, Hash, NarHash, OutputName, Realisation};
+use nixci_protocol::types::{BuiltOutputs, DrvOutput, Hash, NarHash, OutputName, Realisation};
 
 use super::super::contents::{self, Provenance};
 use super::*;
@@ -67,11 +67,6 @@ async fn outputs_whose_paths_follow_from_their_content_are_known_once_they_were_
             assert!(contents::is_realised(tx, "auto", &id, &path("made"))?);
             assert!(!contents::is_realised(tx, "auto", &id, &path("else"))?);
             assert!(!contents::is_realised(tx, "other", &id, &path("made"))?);
-            let key = DrvOutputKey {
-                drv: path("floating.drv"),
-                output: out.clone(),
-            };
-            assert!(contents::is_realised_of(tx, "auto", &key, &path("made"))?);
             let built = Provenance::Built { read: None };
             assert_eq!(contents::provenance(tx, "auto", &[(path("made"), HASH)])?, [built]);
 

@@ -61,7 +61,6 @@ fn no_hot_query_scans_a_big_table() {
         contents::REALISED,
         contents::READ,
         contents::BY_HASH,
-        contents::BY_DERIVATION,
     ];
     for sql in others.into_iter().chain(evaluations.iter().map(String::as_str)) {
         let plan = plan(&conn, sql);
