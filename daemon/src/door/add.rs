@@ -40,13 +40,18 @@ struct Intake<'s> {
     added: u64,
 }
 
+/// What may be taken from a client without a proof. As at a stock store, those who are trusted must also ask that
+/// signatures are not checked.
+pub(super) fn authority(session: &Session, dont_check_sigs: bool) -> Authority {
+    if session.who.is_trusted() && dont_check_sigs {
+        Authority::Trusted
+    } else {
+        Authority::Untrusted
+    }
+}
+
 impl<'s> Intake<'s> {
-    fn new(session: &'s mut Session) -> Self {
-        let authority = if session.who.is_trusted() {
-            Authority::Trusted
-        } else {
-            Authority::Untrusted
-        };
+    fn new(session: &'s mut Session, authority: Authority) -> Self {
         Self {
             session,
             authority,
@@ -181,7 +186,7 @@ pub(super) async fn to_store(session: &mut Session, request: op::AddToStore, exc
     if let Some(known) = already_there(session, &info.path, exchange).await? {
         return Ok((*known).clone().into());
     }
-    let mut intake = Intake::new(session);
+    let mut intake = Intake::new(session, Authority::Untrusted);
     let taken = intake.take(verified).await;
     intake.finish(taken).await?;
     Ok(info.into())
@@ -203,21 +208,27 @@ pub(super) async fn text(session: &mut Session, request: op::AddTextToStore, exc
     if already_there(session, &path, exchange).await?.is_some() {
         return Ok(Reply::Path(path));
     }
-    let mut intake = Intake::new(session);
+    let mut intake = Intake::new(session, Authority::Untrusted);
     let taken = intake.take(verified).await;
     intake.finish(taken).await?;
     Ok(Reply::Path(path))
 }
 
 pub(super) async fn nar(session: &mut Session, request: op::AddToStoreNar, exchange: &mut Exchange<'_>) -> Answered {
-    let mut intake = Intake::new(session);
+    let authority = authority(session, request.dont_check_sigs);
+    let mut intake = Intake::new(session, authority);
     let taken = intake.receive(request.info, &mut exchange.body()).await;
     intake.finish(taken).await?;
     Ok(Reply::Done)
 }
 
-pub(super) async fn multiple(session: &mut Session, exchange: &mut Exchange<'_>) -> Answered {
-    stream(session, StreamKind::Counted, exchange.body()).await?;
+pub(super) async fn multiple(
+    session: &mut Session,
+    request: &op::AddMultipleToStore,
+    exchange: &mut Exchange<'_>,
+) -> Answered {
+    let authority = authority(session, request.dont_check_sigs);
+    stream(session, authority, StreamKind::Counted, exchange.body()).await?;
     Ok(Reply::Done)
 }
 
@@ -228,19 +239,22 @@ pub(super) async fn closure(session: &mut Session, exchange: &mut Exchange<'_>) 
         unpacked: limits.closure_unpacked_bytes,
     };
     let content = Inflate::new(exchange.body(), bounds).map_err(|error| refuse(&error))?;
-    let added = stream(session, StreamKind::Tagged, content).await?;
+    // `nixci` sends what it has, and has no word for this.
+    let authority = authority(session, true);
+    let added = stream(session, authority, StreamKind::Tagged, content).await?;
     Ok(Reply::Count(added))
 }
 
 async fn stream(
     session: &mut Session,
+    authority: Authority,
     kind: StreamKind,
     from: impl AsyncRead + Send + Unpin,
 ) -> Result<u64, HandlerError> {
     let dir = session.ci.core.config.store_dir.clone();
     let limits = session.ci.core.config.limits.wire.clone();
     let mut paths = PathStreamReader::new(kind, dir, limits, from);
-    let mut intake = Intake::new(session);
+    let mut intake = Intake::new(session, authority);
     let taken = loop {
         let info = match paths.next().await {
             Ok(Some(info)) => info,

@@ -16,6 +16,7 @@ mod options;
 mod pass;
 mod query;
 mod session;
+mod signatures;
 mod upkeep;
 mod upstream;
 mod wait;

@@ -10,8 +10,7 @@ use nixci_store::remote::Link;
 
 use super::options::Settings;
 use super::upstream::Upstream;
-
-use super::{add, builds, control, derivation, query, upkeep};
+use super::{add, builds, control, derivation, query, signatures, upkeep};
 use crate::ci::Ci;
 use crate::error::told;
 use crate::objects::Roots;
@@ -85,7 +84,8 @@ impl Handler for Session {
             Request::AddToStore(request) => add::to_store(self, request, exchange).await,
             Request::AddTextToStore(request) => add::text(self, request, exchange).await,
             Request::AddToStoreNar(request) => add::nar(self, request, exchange).await,
-            Request::AddMultipleToStore(_) => add::multiple(self, exchange).await,
+            Request::AddMultipleToStore(request) => add::multiple(self, &request, exchange).await,
+            Request::AddSignatures(request) => signatures::add(self, request, exchange).await,
             Request::AddClosure(_) => add::closure(self, exchange).await,
             Request::QueryValidBatch(request) => Ok(Reply::Bitmap(nixci_protocol::nixci::Bitmap(
                 self.ci.core.spool.valid_batch(&request.digests),
@@ -104,7 +104,6 @@ impl Handler for Session {
             Request::OptimiseStore(request) => upkeep::optimise(self, request, exchange).await,
             Request::VerifyStore(request) => upkeep::verify(self, request, exchange).await,
             Request::AddBuildLog(request) => upkeep::build_log(self, request, exchange).await,
-            Request::AddSignatures(request) => upkeep::signatures(self, request, exchange).await,
             Request::RegisterDrvOutput(request) if self.who.is_trusted() => {
                 query::register_realisation(self, request, exchange).await
             }

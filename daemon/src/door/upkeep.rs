@@ -1,4 +1,4 @@
-//! Looking after the store as a whole: collections, roots, checks, logs and signatures.
+//! Looking after the store as a whole: collections, roots, checks and logs.
 //!
 //! That is for administrators, and goes to the store behind the door as it is, so that they meet that store itself:
 //! its replies, its log, its errors. Behind several stores there is no such one store, and they are named. Everybody
@@ -27,12 +27,18 @@ const ASK: &str = "only users in `trusted_users` of nixci's configuration are; a
 /// Lets pass who may do this, if there is one store to do it on. `privilege` is what others lack, as in "you are not
 /// privileged to …", with the stock words where there are some; `command` is what helps on each of several stores.
 fn admit(session: &Session, privilege: &str, command: &str) -> Result<(), HandlerError> {
-    if !session.who.is_trusted() {
-        return Err(HandlerError::new(format!(
-            "you are not privileged to {privilege}: {ASK}"
-        )));
-    }
+    only_trusted(session, privilege)?;
     one_store(session, privilege, command)
+}
+
+/// Lets pass who may do this.
+pub(super) fn only_trusted(session: &Session, privilege: &str) -> Result<(), HandlerError> {
+    if session.who.is_trusted() {
+        return Ok(());
+    }
+    Err(HandlerError::new(format!(
+        "you are not privileged to {privilege}: {ASK}"
+    )))
 }
 
 fn one_store(session: &Session, verb: &str, command: &str) -> Result<(), HandlerError> {
@@ -183,24 +189,6 @@ pub(super) async fn build_log(
     let added = connection.call_framed(&request, exchange.body(), &mut ()).await;
     added.map_err(|error| refuse(&error))?;
     Ok(Reply::Done)
-}
-
-pub(super) async fn signatures(
-    session: &mut Session,
-    request: op::AddSignatures,
-    exchange: &mut Exchange<'_>,
-) -> Answered {
-    admit(session, "add signatures", "nix store sign")?;
-    if session.spooled(&request.path) {
-        return Err(HandlerError::new(format!(
-            "{} is still in nixci's spool, where nothing can be signed; copy it with its signatures, or sign it once \
-             a build has brought it to the store",
-            request.path
-        )));
-    }
-    let signed = session.upstream.done(&request, exchange).await;
-    session.ci.core.objects.forget(&request.path);
-    signed
 }
 
 /// What is realised where cannot be proved by those who are not trusted.

@@ -12,6 +12,7 @@ mod http_cache;
 mod missing;
 mod objects;
 mod query;
+mod sign;
 mod stock;
 mod trust;
 mod upkeep;
