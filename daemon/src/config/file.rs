@@ -19,9 +19,7 @@ use super::defaults::{self, Surroundings};
 use super::error::Problem;
 use super::tokens::{TokenTable, tokens};
 use super::users::Users;
-use super::{
-    Config, Dispatch, HttpRead, KeyFile, Keys, Limits, Listen, Retention, Store, Writes, duration, keys,
-};
+use super::{Config, Dispatch, HttpRead, KeyFile, Keys, Limits, Listen, Retention, Store, Writes, duration, keys};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,10 +8,10 @@ mod duration;
 mod error;
 mod file;
 mod keys;
+mod signing;
 mod size;
 mod tokens;
 mod users;
-mod signing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,9 +21,9 @@ use nixci_protocol::types::StoreDir;
 use nixci_protocol::wire::Limits as WireLimits;
 
 pub use error::{ConfigError, Problem};
+pub use signing::{KeyFile, Keys};
 pub use tokens::{HashFrom, Right, Token};
 pub use users::Users;
-pub use signing::{KeyFile, Keys};
 
 /// Everything the daemon is told. Made by [`Config::load`], [`Config::per_user`] or, in tests and
 /// for `--embedded`, [`Config::in_folder`].

@@ -11,7 +11,7 @@ use nixci_protocol::types::{
 };
 
 use crate::derivation::Derivation;
-use crate::spool::{Authority, verify};
+use crate::spool::{Authority, Rules, verify};
 
 /// The targets of this crate and of the protocol.
 pub fn targets() -> Vec<Target> {
@@ -105,8 +105,9 @@ fn spool(data: &[u8]) {
     };
     let mut scanner = NarScanner::new();
     let is_nar = scanner.push(nar).is_ok_and(|taken| taken == nar.len()) && scanner.is_done();
+    let rules = Rules::new(dir);
     for authority in [Authority::Trusted, Authority::Untrusted] {
-        let accepted = verify(&dir, info.clone(), Bytes::copy_from_slice(nar), authority).is_ok();
+        let accepted = verify(&rules, info.clone(), Bytes::copy_from_slice(nar), authority).is_ok();
         assert!(is_nar || !accepted, "what is no NAR is accepted");
         assert!(
             ca.is_some() || authority == Authority::Trusted || !accepted,
