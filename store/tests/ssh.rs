@@ -1,93 +1,14 @@
 //! A real sshd on loopback, with throw-away keys.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "helpers of tests fail by panicking, as the tests do"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as the tests do")]
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use data_encoding::BASE64;
 use nixci_protocol::op::QueryAllValidPaths;
 use nixci_store::remote::{Environment, Remote, RemoteOptions};
-use nixci_store::testing::{NixVersion, TestDaemon, TestDrv, poll_until, stop};
-
-/// Stopped with all its sessions when dropped.
-struct Sshd {
-    dir: tempfile::TempDir,
-    process: Child,
-    port: u16,
-}
-
-impl Sshd {
-    /// Sessions run `program` whatever they ask for, with these variables.
-    fn start(program: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("nixci-sshd-").tempdir().unwrap();
-        for key in ["host", "user"] {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
-                .arg(dir.path().join(key))
-                .status()
-                .expect("openssh-client is installed");
-            assert!(made.success());
-        }
-        // A forced command sees what was asked for in SSH_ORIGINAL_COMMAND.
-        let public = fs::read_to_string(dir.path().join("user.pub")).unwrap();
-        fs::write(dir.path().join("keys"), format!("command=\"{program}\" {public}")).unwrap();
-        // Nobody may take the port between here and there; if somebody does, sshd says so and the test fails.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/keys\nPidFile none\n\
-             StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nMaxSessions 20\n",
-            dir = dir.path().display()
-        );
-        fs::write(dir.path().join("config"), config).unwrap();
-        // sshd insists on its folder for privilege separation.
-        let _ = fs::create_dir_all("/run/sshd");
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let mut process = Command::new("/usr/sbin/sshd")
-            .args(["-D", "-e", "-f"])
-            .arg(dir.path().join("config"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("openssh-server is installed");
-        poll_until("sshd to accept connections", || {
-            if let Ok(Some(status)) = process.try_wait() {
-                panic!(
-                    "sshd ended, {status}: {}",
-                    fs::read_to_string(dir.path().join("log")).unwrap_or_default()
-                );
-            }
-            TcpStream::connect(("127.0.0.1", port)).ok()
-        });
-        Self { dir, process, port }
-    }
-
-    fn uri(&self, parameters: &str) -> String {
-        let host_key = fs::read_to_string(self.dir.path().join("host.pub")).unwrap();
-        format!(
-            "ssh-ng://127.0.0.1:{}?ssh-key={}&base64-ssh-public-host-key={}{parameters}",
-            self.port,
-            self.dir.path().join("user").display(),
-            BASE64
-                .encode(host_key.trim().as_bytes())
-                .replace('+', "%2B")
-                .replace('=', "%3D")
-        )
-    }
-}
-
-impl Drop for Sshd {
-    fn drop(&mut self) {
-        stop(&mut self.process);
-    }
-}
+use nixci_store::testing::{NixVersion, Sshd, TestDaemon, TestDrv};
 
 /// What an ssh session runs: the daemon of a version on the store of `daemon`, and a note of what was asked for.
 fn session(daemon: &TestDaemon, dir: &Path) -> String {
@@ -154,7 +75,7 @@ async fn sessions_share_one_connection_and_outlive_each_other() {
 async fn a_refusal_of_ssh_is_told_with_its_words() {
     let daemon = TestDaemon::start(NixVersion::NEWEST);
     let sshd = Sshd::start(&session(&daemon, daemon.scratch()));
-    fs::write(sshd.dir.path().join("keys"), "").unwrap();
+    sshd.forget_keys();
     let error = remote(&sshd.uri("")).acquire().await.unwrap_err().to_string();
     assert!(
         error.starts_with("cannot reach store `far` (ssh-ng://127.0.0.1:"),

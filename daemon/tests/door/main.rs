@@ -5,14 +5,21 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod builders;
 mod builds;
 mod client;
+mod copy;
+mod heavy_copy;
 mod hostile;
 mod http_cache;
 mod missing;
 mod objects;
+mod old_clients;
 mod query;
+mod remote_store;
 mod sign;
 mod stock;
+mod substitute;
 mod trust;
 mod upkeep;
+mod world;

@@ -18,6 +18,7 @@ use super::{NixVersion, TestDrv, expression};
 pub struct TestDaemonBuilder {
     version: NixVersion,
     root: Option<PathBuf>,
+    own_store_dir: bool,
     max_jobs: u32,
     config: String,
 }
@@ -45,6 +46,14 @@ impl TestDaemonBuilder {
         self
     }
 
+    /// Gives it a store directory of its own in place of `/nix/store`, at its real place: no path of it is below
+    /// a root.
+    #[must_use]
+    pub fn own_store_dir(mut self) -> Self {
+        self.own_store_dir = true;
+        self
+    }
+
     /// Starts it and waits until it accepts connections.
     pub fn start(self) -> TestDaemon {
         let home = tempfile::Builder::new()
@@ -55,6 +64,7 @@ impl TestDaemonBuilder {
         for dir in [&root, &home.path().join("gates"), &home.path().join("home")] {
             fs::create_dir_all(dir).expect("a folder can be made in the temporary folder");
         }
+        fs::write(home.path().join("ssh_config"), "").expect("a file can be made in the temporary folder");
         let config = format!(
             "build-users-group =\nsubstituters =\nexperimental-features = nix-command flakes\nsandbox = true\n\
              sandbox-paths = /bin/sh=/usr/bin/busybox /gates={}\nsandbox-fallback = false\nmax-jobs = {}\n{}",
@@ -62,10 +72,12 @@ impl TestDaemonBuilder {
             self.max_jobs,
             self.config
         );
+        let store_dir = self.own_store_dir.then(|| home.path().join("own/store"));
         let daemon = TestDaemon {
             version: self.version,
             home,
             root,
+            store_dir,
             config,
             process: Mutex::new(None),
         };
@@ -80,6 +92,8 @@ pub struct TestDaemon {
     version: NixVersion,
     home: TempDir,
     root: PathBuf,
+    /// Where it is not `/nix/store` below the root.
+    store_dir: Option<PathBuf>,
     config: String,
     process: Mutex<Option<Child>>,
 }
@@ -95,6 +109,7 @@ impl TestDaemon {
         TestDaemonBuilder {
             version,
             root: None,
+            own_store_dir: false,
             max_jobs: 4,
             config: String::new(),
         }
@@ -120,19 +135,47 @@ impl TestDaemon {
         self.home.path().join("socket")
     }
 
+    /// Its store directory, as it is written in paths.
+    pub fn store_dir(&self) -> String {
+        self.store_dir
+            .as_ref()
+            .map_or_else(|| "/nix/store".to_owned(), |dir| dir.display().to_string())
+    }
+
     /// The store URI by which stock Nix and [`StoreUri`](crate::remote::StoreUri) reach it.
     pub fn uri(&self) -> String {
-        format!("unix://{}?root={}", self.socket().display(), self.root.display())
+        self.uri_at(&self.socket())
+    }
+
+    /// The store URI for somebody else's socket in front of the same files: how a client that shares the disk
+    /// names a daemon that fronts this one.
+    pub fn uri_at(&self, socket: &Path) -> String {
+        let socket = socket.display();
+        match self.store_dir {
+            Some(_) => format!("unix://{socket}"),
+            None => format!("unix://{socket}?root={}", self.root.display()),
+        }
     }
 
     /// The URI of the same store without the daemon: `local?root=…`.
     pub fn local_uri(&self) -> String {
-        format!("local?root={}", self.root.display())
+        match self.store_dir {
+            Some(_) => "local".to_owned(),
+            None => format!("local?root={}", self.root.display()),
+        }
     }
 
     /// The file that corresponds to a path in the store directory.
     pub fn physical(&self, store_path: &str) -> PathBuf {
-        self.root.join(store_path.trim_start_matches('/'))
+        match self.store_dir {
+            Some(_) => PathBuf::from(store_path),
+            None => self.root.join(store_path.trim_start_matches('/')),
+        }
+    }
+
+    /// The file that this daemon and its commands have in place of a user's `~/.ssh/config`.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.home.path().join("ssh_config")
     }
 
     /// What the daemon printed so far.
@@ -152,6 +195,14 @@ impl TestDaemon {
     pub fn environment(&self, remote: &str) -> BTreeMap<String, String> {
         let path = std::env::var("PATH").unwrap_or_default();
         let home = self.home.path().join("home").display().to_string();
+        let own = self.home.path().join("own");
+        let store = self.store_dir.iter().flat_map(|dir| {
+            [
+                ("NIX_STORE_DIR", dir.display().to_string()),
+                ("NIX_STATE_DIR", own.join("state").display().to_string()),
+                ("NIX_LOG_DIR", own.join("log").display().to_string()),
+            ]
+        });
         [
             ("PATH", format!("{}:{path}", self.version.bin_dir().display())),
             ("HOME", home.clone()),
@@ -161,12 +212,17 @@ impl TestDaemon {
             ("XDG_STATE_HOME", format!("{home}/.local/state")),
             ("NIX_CONFIG", self.config.clone()),
             ("NIX_REMOTE", remote.to_owned()),
+            // What the user of this machine has in the home does not matter here.
+            ("NIX_SSHOPTS", format!("-F{}", self.ssh_config().display())),
         ]
+        .into_iter()
+        .chain(store)
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .collect()
     }
 
-    fn prepared(&self, program: &str, remote: &str) -> Command {
+    /// A stock program of the same version, with this daemon's settings, whose store is the one named.
+    pub fn command_at(&self, program: &str, remote: &str) -> Command {
         let mut command = Command::new(self.version.program(program));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("NIX_") {
@@ -179,12 +235,12 @@ impl TestDaemon {
 
     /// A stock program (`nix`, `nix-store`, …) of the same version that talks to this daemon.
     pub fn command(&self, program: &str) -> Command {
-        self.prepared(program, &self.uri())
+        self.command_at(program, &self.uri())
     }
 
     /// A stock program of the same version that opens the same store without the daemon.
     pub fn local_command(&self, program: &str) -> Command {
-        self.prepared(program, &self.local_uri())
+        self.command_at(program, &self.local_uri())
     }
 
     /// Runs a stock program against this daemon and returns what it printed; panics with its errors when it fails.

@@ -9,6 +9,7 @@ pub struct TestDrv {
     needs: Vec<String>,
     script: Vec<String>,
     end: String,
+    system: String,
     extra: Vec<(String, String)>,
 }
 
@@ -20,6 +21,7 @@ impl TestDrv {
             needs: Vec::new(),
             script: vec!["echo building $name".to_owned()],
             end: "echo $name $needs > $out".to_owned(),
+            system: "builtins.currentSystem".to_owned(),
             extra: Vec::new(),
         }
     }
@@ -54,6 +56,13 @@ impl TestDrv {
         ))
     }
 
+    /// Makes it one for another system.
+    #[must_use]
+    pub fn system(mut self, system: &str) -> Self {
+        self.system = format!("{system:?}");
+        self
+    }
+
     /// Sets another attribute of the derivation, the value in Nix syntax.
     #[must_use]
     pub fn attribute(mut self, name: &str, value: &str) -> Self {
@@ -72,6 +81,7 @@ pub fn expression(salt: &str, derivations: &[TestDrv]) -> String {
         needs,
         script,
         end,
+        system,
         extra,
     } in derivations
     {
@@ -88,7 +98,7 @@ pub fn expression(salt: &str, derivations: &[TestDrv]) -> String {
             .join("\n");
         let _ = write!(
             text,
-            "  {name} = derivation {{\n    name = {name:?};\n    system = builtins.currentSystem;\n    \
+            "  {name} = derivation {{\n    name = {name:?};\n    system = {system};\n    \
              builder = \"/bin/sh\";\n    salt = {salt:?};\n    needs = [ {needs} ];\n    \
              args = [ \"-ec\" ''\n{}\n'' ];\n",
             script.replace("''", "'''").replace("${", "''${")

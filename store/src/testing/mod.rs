@@ -19,6 +19,7 @@ mod nix;
 mod process;
 pub mod recorded;
 mod service;
+mod sshd;
 
 use std::path::PathBuf;
 
@@ -28,6 +29,7 @@ pub use gate::Gate;
 pub use nix::NixVersion;
 pub use process::{poll_until, stop, terminate};
 pub use service::Service;
+pub use sshd::Sshd;
 
 /// The folder that holds the Nix versions and what is made once and reused: `$NIXCI_TEST_CACHE`, or
 /// `nixci-test` in the user's cache folder.

@@ -33,17 +33,23 @@ impl Service {
 
     /// As [`start`](Self::start), with these sections in the configuration beside `state_dir` and `listen`.
     pub fn with_config(sibling: &Path, sections: &str) -> Self {
-        Self::with_settings(sibling, "", sections)
+        Self::with_keys(sibling, "", sections)
     }
 
     /// As [`with_config`](Self::with_config), with these lines more in `listen`.
     pub fn with_settings(sibling: &Path, listen: &str, sections: &str) -> Self {
+        Self::with_keys(sibling, "", &format!("{listen}{sections}"))
+    }
+
+    /// As [`with_config`](Self::with_config), with lines above all tables too. Keys in front of the first section go
+    /// to `[listen]`.
+    pub fn with_keys(sibling: &Path, keys: &str, sections: &str) -> Self {
         let home = tempfile::Builder::new()
             .prefix("nixci-service-")
             .tempdir()
             .expect("a temporary folder can be made");
         let config = format!(
-            "state_dir = \"{}\"\n[listen]\nsocket = \"{}\"\nhttp = \"127.0.0.1:0\"\n{listen}{sections}",
+            "{keys}\nstate_dir = \"{}\"\n[listen]\nsocket = \"{}\"\nhttp = \"127.0.0.1:0\"\n{sections}",
             home.path().join("state").display(),
             home.path().join("socket").display(),
         );
