@@ -51,7 +51,7 @@ pub(crate) async fn run(global: &Global, args: &Copy) -> Result<Exit, Problem> {
         Some(text) => text.parse()?,
         None => Address::find(None, &process_env)?,
     };
-    let mut peer = Peer::connect(&address).await?;
+    let mut peer = Peer::connect(&address, local.store_dir()).await?;
     let bar = Copying::new(global.json);
     let moved = transfer::closure(&mut peer, &local, &roots, &mut |step| {
         bar.show(step);

@@ -9,6 +9,7 @@ use std::path::Path;
 use nixci_protocol::client::{Connection, Error, Hello};
 use nixci_protocol::nixci::control::Request;
 use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL};
+use nixci_protocol::types::StoreDir;
 use nixci_store::remote::{Link, Remote, RemoteOptions, StoreUri};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -30,16 +31,18 @@ enum Wire {
 pub(crate) struct Peer {
     wire: Wire,
     address: Address,
+    store_dir: StoreDir,
 }
 
 impl Peer {
-    /// Connects and shakes hands.
+    /// Connects and shakes hands; paths that are sent are in `store_dir`, which a daemon for another one refuses.
     ///
     /// Fails with exit code 4 where nobody answers, and 5 where the socket may not be used.
-    pub(crate) async fn connect(address: &Address) -> Result<Self, Problem> {
+    pub(crate) async fn connect(address: &Address, store_dir: &StoreDir) -> Result<Self, Problem> {
         Ok(Self {
-            wire: open(address).await?,
+            wire: open(address, store_dir).await?,
             address: address.clone(),
+            store_dir: store_dir.clone(),
         })
     }
 
@@ -63,9 +66,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Like [`Peer::connect`]; a daemon that is not nixci counts as one that cannot be reached.
+    /// For control messages alone, in which paths are texts. Else like [`connect_in`](Self::connect_in).
     pub(crate) async fn connect(address: &Address) -> Result<Self, Problem> {
-        let mut peer = Peer::connect(address).await?;
+        Self::connect_in(address, &StoreDir::default()).await
+    }
+
+    /// Like [`Peer::connect`]; a daemon that is not nixci counts as one that cannot be reached.
+    pub(crate) async fn connect_in(address: &Address, store_dir: &StoreDir) -> Result<Self, Problem> {
+        let mut peer = Peer::connect(address, store_dir).await?;
         if peer.connection().negotiated().has(FEATURE_CONTROL) {
             Ok(Self { peer })
         } else {
@@ -78,6 +86,11 @@ impl Daemon {
     /// Where it is.
     pub(crate) fn address(&self) -> &Address {
         &self.peer.address
+    }
+
+    /// Connects again, as it was.
+    pub(crate) async fn again(&self) -> Result<Self, Problem> {
+        Self::connect_in(&self.peer.address, &self.peer.store_dir).await
     }
 
     /// The same connection, for what is not a control message.
@@ -125,21 +138,22 @@ impl Lines<'_> {
     }
 }
 
-fn hello() -> Hello {
+fn hello(store_dir: &StoreDir) -> Hello {
     Hello {
         features: vec![FEATURE_CONTROL.to_owned(), FEATURE_CLOSURE.to_owned()],
+        store_dir: store_dir.clone(),
         ..Hello::default()
     }
 }
 
-async fn open(address: &Address) -> Result<Wire, Problem> {
+async fn open(address: &Address, store_dir: &StoreDir) -> Result<Wire, Problem> {
     match address {
         Address::Unix(path) => {
             let stream = UnixStream::connect(path)
                 .await
                 .map_err(|error| no_socket(path, &error))?;
             let (read, write) = stream.into_split();
-            let opened = Connection::open(read, write, hello()).await;
+            let opened = Connection::open(read, write, hello(store_dir)).await;
             opened
                 .map(|connection| Wire::Own(Box::new(connection)))
                 .map_err(|error| no_handshake(address, &error))
@@ -147,7 +161,8 @@ async fn open(address: &Address) -> Result<Wire, Problem> {
         Address::Store(uri) => {
             let parsed: StoreUri = uri.parse().map_err(|error| Problem::usage(chain(&error)))?;
             let options = RemoteOptions {
-                features: hello().features,
+                features: hello(store_dir).features,
+                store_dir: store_dir.clone(),
                 ..RemoteOptions::default()
             };
             let link = Remote::new(uri, parsed, options).connect().await;

@@ -1,6 +1,7 @@
 //! The daemon inside this process, for one submission.
 
 use nixci_daemon::{Config, Running, StartError};
+use nixci_protocol::types::StoreDir;
 
 use crate::connect::Address;
 use crate::exit::{Problem, chain};
@@ -12,12 +13,13 @@ pub(super) struct Embedded {
 
 impl Embedded {
     /// Starts it with what holds for the current user without a configuration; it builds on `store`, or
-    /// on the store that Nix finds by itself.
-    pub(super) async fn start(store: Option<&str>) -> Result<Self, Problem> {
+    /// on the store that Nix finds by itself, whose paths are in `store_dir`.
+    pub(super) async fn start(store: Option<&str>, store_dir: &StoreDir) -> Result<Self, Problem> {
         let mut config = Config::per_user().map_err(|error| Problem::failed(chain(&error)))?;
         if let (Some(uri), [only]) = (store, &mut config.stores[..]) {
             uri.clone_into(&mut only.uri);
         }
+        store_dir.clone_into(&mut config.store_dir);
         let running = nixci_daemon::start(config).await.map_err(|error| match &error {
             StartError::StateInUse { .. } | StartError::SocketInUse { .. } => Problem::failed(format!(
                 "{}; or submit to that daemon, without --embedded",

@@ -41,7 +41,7 @@ pub(crate) async fn run(global: &Global, args: &Submit) -> Result<Exit, Problem>
     let submission = describe(args, &source)?;
     let mut screen = Screen::choose(global, &process_env);
     let embedded = if args.embedded {
-        Some(Embedded::start(args.from.as_deref()).await?)
+        Some(Embedded::start(args.from.as_deref(), &store_dir).await?)
     } else {
         None
     };
@@ -109,7 +109,7 @@ async fn submit(
     wait: Option<Host>,
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
-    let daemon = Daemon::connect(address).await?;
+    let daemon = Daemon::connect_in(address, local.store_dir()).await?;
     let store_dir = local.store_dir().clone();
     let mut sender = Sender::begin(daemon, submission, local, store_dir, screen).await?;
     let error = match jobs {

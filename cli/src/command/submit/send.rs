@@ -120,7 +120,7 @@ impl<'a> Sender<'a> {
     }
 
     async fn resume(&mut self) -> Result<(), Problem> {
-        self.daemon = Daemon::connect(&self.daemon.address().clone()).await?;
+        self.daemon = self.daemon.again().await?;
         self.begun = self.daemon.ask(&Request::SubmitBegin(self.submission.clone())).await?;
         show_begun(self.screen, &self.begun)?;
         if !self.begun.resumed && !self.recorded.is_empty() {
