@@ -58,12 +58,13 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The folder where the objects are, for a store directory.
+    /// The folder where the objects are, for a store directory. Below a root that is `nix/store`, whatever the store
+    /// directory is called.
     #[must_use]
     pub fn physical(&self, store_dir: &str) -> PathBuf {
         match (&self.real, &self.root) {
             (Some(real), _) => real.clone(),
-            (None, Some(root)) => root.join(store_dir.trim_start_matches('/')),
+            (None, Some(root)) => root.join("nix/store"),
             (None, None) => PathBuf::from(store_dir),
         }
     }
@@ -348,6 +349,21 @@ mod tests {
             ("local?root=%2Fsrv", "local?root=/srv"),
         ] {
             assert_eq!(text.parse::<StoreUri>().unwrap().to_string(), tidy);
+        }
+    }
+
+    #[test]
+    fn objects_are_where_stock_nix_puts_them() {
+        for (text, folder) in [
+            ("local", "/srv/store"),
+            ("local?root=/x", "/x/nix/store"),
+            ("local?root=/x&store=/srv/store", "/x/nix/store"),
+            ("local?root=/x&real=/y", "/y"),
+        ] {
+            let Ok(StoreUri::Local { layout, .. }) = text.parse() else {
+                panic!("{text}")
+            };
+            assert_eq!(layout.physical("/srv/store"), Path::new(folder), "{text}");
         }
     }
 
