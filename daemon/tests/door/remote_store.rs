@@ -57,8 +57,6 @@ fn a_far_store_builds_what_is_evaluated_here(
     let drvs = world.client.instantiate("remote", &two());
     let (_, end) = remembered(&world.nixci, &drvs["app"]);
     assert!(matches!(end, Some(Outcome::Succeeded { .. })), "{end:?}");
-    let log = world.run("nix", &["log", "--store", &world.pipe(), &drvs["app"]]);
-    assert!(log.contains("the log of app"), "{log}");
 }
 
 #[rstest]
@@ -119,13 +117,6 @@ fn a_client_beside_the_store_builds_as_with_its_daemon(
     );
     assert!(world.store.physical(out.trim()).exists());
     assert_eq!(fs::read_link(&link).unwrap().to_str().unwrap(), out.trim());
-    // The link is a root: it is found, and keeps what it points to.
-    let roots = ran(
-        by_environment("nix-store").args(["-q", "--roots", out.trim()]),
-        &world.nixci,
-    );
-    assert!(roots.contains("result"), "{roots}");
-
     let drv = ran(
         by_environment("nix-instantiate").args([&file, "-A", "app"]),
         &world.nixci,
@@ -154,7 +145,7 @@ fn a_client_beside_the_store_builds_as_with_its_daemon(
 /// nixci in front of the local daemon, whose files the client sees.
 fn beside(version: NixVersion, own_store_dir: bool) -> World {
     // What a shell of the host needs in a sandbox: `nix develop` runs the builder's bash, and scripts use mkdir.
-    let host = ["/bin/bash", "/lib", "/lib64", "/usr/lib"].join(" ");
+    let host = "/bin/bash=/usr/bin/bash /lib=/usr/lib /lib64=/usr/lib64 /usr/lib /usr/lib64";
     let settings = format!("extra-sandbox-paths = {host} /bin/busybox=/usr/bin/busybox");
     let store = TestDaemon::builder(version).config(&settings);
     let mut keys = "writes = \"through\"".to_owned();

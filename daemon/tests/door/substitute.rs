@@ -28,8 +28,7 @@ fn closures_are_fetched_from_the_store_behind(
     let (world, tool) = world(version);
     let drvs = world.client.instantiate("substitute", &list());
     let (_sshd, ssh) = world.sshd();
-    let said = failed(world.client.command("nix-store").args(["--realise", &tool]));
-    assert!(said.contains("valid") || said.contains("substitut"), "{said}");
+    failed(world.client.command("nix-store").args(["--realise", &tool]));
 
     // One output by its path, by a real ssh.
     let ssh = format!("{ssh}&trusted=1");

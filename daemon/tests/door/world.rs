@@ -116,7 +116,8 @@ pub(crate) fn ran(command: &mut Command, nixci: &Service) -> String {
     let output = output(command);
     assert!(
         output.status.success(),
-        "{command:?}: {}\n{}\nnixci: {}",
+        "{}: {}\n{}\nnixci: {}",
+        shown(command),
         output.status,
         String::from_utf8_lossy(&output.stderr),
         nixci.log()
@@ -128,9 +129,14 @@ pub(crate) fn ran(command: &mut Command, nixci: &Service) -> String {
 pub(crate) fn failed(command: &mut Command) -> String {
     let output = output(command);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{command:?}: {said}");
-    assert!(output.status.code() != Some(124), "{command:?} hangs: {said}");
+    assert!(!output.status.success(), "{}: {said}", shown(command));
+    assert!(output.status.code() != Some(124), "{} hangs: {said}", shown(command));
     said
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// What a command did, ended when it takes too long.
