@@ -19,6 +19,7 @@ pub struct TestDaemonBuilder {
     version: NixVersion,
     root: Option<PathBuf>,
     own_store_dir: bool,
+    store_dir: Option<String>,
     max_jobs: u32,
     config: String,
 }
@@ -54,6 +55,13 @@ impl TestDaemonBuilder {
         self
     }
 
+    /// Calls its store directory so in place of `/nix/store`. The objects stay below the root, in `nix/store`.
+    #[must_use]
+    pub fn store_dir(mut self, dir: &str) -> Self {
+        self.store_dir = Some(dir.to_owned());
+        self
+    }
+
     /// Starts it and waits until it accepts connections.
     pub fn start(self) -> TestDaemon {
         let home = tempfile::Builder::new()
@@ -72,12 +80,17 @@ impl TestDaemonBuilder {
             self.max_jobs,
             self.config
         );
-        let store_dir = self.own_store_dir.then(|| home.path().join("own/store"));
+        let own = self.own_store_dir.then(|| home.path().join("own/store"));
+        let store_dir = match (&own, self.store_dir) {
+            (Some(own), _) => Some(own.display().to_string()),
+            (None, given) => given,
+        };
         let daemon = TestDaemon {
             version: self.version,
             home,
             root,
             store_dir,
+            is_in_place: own.is_some(),
             config,
             process: Mutex::new(None),
         };
@@ -92,8 +105,10 @@ pub struct TestDaemon {
     version: NixVersion,
     home: TempDir,
     root: PathBuf,
-    /// Where it is not `/nix/store` below the root.
-    store_dir: Option<PathBuf>,
+    /// Where it is not `/nix/store`.
+    store_dir: Option<String>,
+    /// Whether objects are where their paths say, and not below the root.
+    is_in_place: bool,
     config: String,
     process: Mutex<Option<Child>>,
 }
@@ -110,6 +125,7 @@ impl TestDaemon {
             version,
             root: None,
             own_store_dir: false,
+            store_dir: None,
             max_jobs: 4,
             config: String::new(),
         }
@@ -136,10 +152,8 @@ impl TestDaemon {
     }
 
     /// Its store directory, as it is written in paths.
-    pub fn store_dir(&self) -> String {
-        self.store_dir
-            .as_ref()
-            .map_or_else(|| "/nix/store".to_owned(), |dir| dir.display().to_string())
+    pub fn store_dir(&self) -> &str {
+        self.store_dir.as_deref().unwrap_or("/nix/store")
     }
 
     /// The store URI by which stock Nix and [`StoreUri`](crate::remote::StoreUri) reach it.
@@ -151,24 +165,27 @@ impl TestDaemon {
     /// names a daemon that fronts this one.
     pub fn uri_at(&self, socket: &Path) -> String {
         let socket = socket.display();
-        match self.store_dir {
-            Some(_) => format!("unix://{socket}"),
-            None => format!("unix://{socket}?root={}", self.root.display()),
+        if self.is_in_place {
+            return format!("unix://{socket}");
         }
+        format!("unix://{socket}?root={}", self.root.display())
     }
 
     /// The URI of the same store without the daemon: `local?root=…`.
     pub fn local_uri(&self) -> String {
-        match self.store_dir {
-            Some(_) => "local".to_owned(),
-            None => format!("local?root={}", self.root.display()),
+        if self.is_in_place {
+            return "local".to_owned();
         }
+        format!("local?root={}", self.root.display())
     }
 
     /// The file that corresponds to a path in the store directory.
     pub fn physical(&self, store_path: &str) -> PathBuf {
-        match self.store_dir {
-            Some(_) => PathBuf::from(store_path),
+        if self.is_in_place {
+            return PathBuf::from(store_path);
+        }
+        match store_path.strip_prefix(self.store_dir()) {
+            Some(rest) => self.root.join("nix/store").join(rest.trim_start_matches('/')),
             None => self.root.join(store_path.trim_start_matches('/')),
         }
     }
@@ -196,13 +213,10 @@ impl TestDaemon {
         let path = std::env::var("PATH").unwrap_or_default();
         let home = self.home.path().join("home").display().to_string();
         let own = self.home.path().join("own");
-        let store = self.store_dir.iter().flat_map(|dir| {
-            [
-                ("NIX_STORE_DIR", dir.display().to_string()),
-                ("NIX_STATE_DIR", own.join("state").display().to_string()),
-                ("NIX_LOG_DIR", own.join("log").display().to_string()),
-            ]
-        });
+        let store_dir = self.store_dir.iter().map(|dir| ("NIX_STORE_DIR", dir.clone()));
+        let state = [("NIX_STATE_DIR", "state"), ("NIX_LOG_DIR", "log")];
+        let state = state.map(|(name, dir)| (name, own.join(dir).display().to_string()));
+        let state = state.into_iter().filter(|_| self.is_in_place);
         [
             ("PATH", format!("{}:{path}", self.version.bin_dir().display())),
             ("HOME", home.clone()),
@@ -216,7 +230,8 @@ impl TestDaemon {
             ("NIX_SSHOPTS", format!("-F{}", self.ssh_config().display())),
         ]
         .into_iter()
-        .chain(store)
+        .chain(store_dir)
+        .chain(state)
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }
