@@ -3,4 +3,5 @@
 mod basics;
 mod builds;
 mod daemons;
+mod store_dir;
 mod world;

@@ -81,8 +81,13 @@ impl From<Output> for Ran {
 impl World {
     /// A machine without a running nixci daemon.
     pub(crate) fn quiet() -> Self {
+        Self::quiet_on(TestDaemon::start(NixVersion::NEWEST))
+    }
+
+    /// A machine with this Nix and without a running nixci daemon.
+    pub(crate) fn quiet_on(nix: TestDaemon) -> Self {
         Self {
-            nix: TestDaemon::start(NixVersion::NEWEST),
+            nix,
             runtime: Runtime::new().expect("a runtime can be made"),
             service: None,
             dir: tempfile::Builder::new()
@@ -96,6 +101,15 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut world = Self::quiet();
         world.service = Some(Service::start(Path::new(NIXCI), &[("near", &world.nix.uri(), 4)]));
+        world
+    }
+
+    /// A machine whose store directory is another one.
+    pub(crate) fn with_store_dir(nix: TestDaemon) -> Self {
+        let keys = format!("store_dir = \"{}\"", nix.store_dir());
+        let store = format!("[[store]]\nname = \"near\"\nuri = \"{}\"\nslots = 4\n", nix.uri());
+        let mut world = Self::quiet_on(nix);
+        world.service = Some(Service::with_keys(Path::new(NIXCI), &keys, &store));
         world
     }
 

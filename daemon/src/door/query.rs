@@ -171,6 +171,13 @@ pub(super) async fn register_realisation(
              it there with a Nix of the same version",
         ));
     }
+    // It takes them of objects it has only, and a client sends the object first.
+    let path = match &request {
+        op::RegisterDrvOutput::Hashed(realisation) => &realisation.out_path,
+        op::RegisterDrvOutput::Named(_, realisation) => &realisation.out_path,
+    };
+    let path = path.clone();
+    send(session, &path).await?;
     session.upstream.done(&request, exchange).await
 }
 

@@ -131,6 +131,8 @@ fn what_was_realised_elsewhere_is_taken_from_those_who_are_trusted(
     let here = realised(&world, &world.client.uri(), &drvs["app"]);
     let uri = world.pipe();
     world.run("nix", &["copy", "--no-check-sigs", "--to", &uri, &app]);
+    // Asking for it takes the derivation.
+    world.run("nix", &["copy", "--derivation", "--to", &uri, &drvs["app"]]);
     assert_eq!(realised(&world, &uri, &drvs["app"]), here);
 
     let strict = World::of(
@@ -159,7 +161,7 @@ fn builders_make_them_for_clients_that_are_trusted_and_for_others(
     let nixci = crate::world::front(&store, keys);
     let remote = crate::world::program(&nixci, "");
     let settings = format!(
-        "max-jobs = 0\nrequire-sigs = false\nbuilders = ssh-ng://localhost?remote-program={} x86_64-linux - 4 1",
+        "max-jobs = 0\nrequire-sigs = false\nbuilders = ssh-ng://localhost?remote-program={} x86_64-linux - 4 1 ca-derivations",
         remote.display()
     );
     let client = daemon(version, &settings);

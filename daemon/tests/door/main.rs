@@ -19,6 +19,7 @@ mod objects;
 mod old_clients;
 mod query;
 mod remote_store;
+mod shown;
 mod sign;
 mod stock;
 mod store_dir;
