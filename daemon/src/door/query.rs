@@ -176,8 +176,9 @@ pub(super) async fn register_realisation(
         op::RegisterDrvOutput::Hashed(realisation) => &realisation.out_path,
         op::RegisterDrvOutput::Named(_, realisation) => &realisation.out_path,
     };
-    let path = path.clone();
-    send(session, &path).await?;
+    if session.ci.core.spool.contains(path) {
+        session.upstream.forward(vec![path.clone()]).await?;
+    }
     session.upstream.done(&request, exchange).await
 }
 
