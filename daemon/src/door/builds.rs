@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
@@ -32,6 +33,17 @@ use crate::scheduler::{Root, StoreId};
 use crate::submit::project_number;
 
 pub(super) type Answered = Result<Reply, HandlerError>;
+
+/// How long what a store said it would do is believed. Being wrong costs little: what was built meanwhile is found
+/// there, and what has gone is built by the store itself.
+const FORESEEN_FOR: Duration = Duration::from_secs(5);
+
+/// What the store behind the door would do for some paths.
+pub(super) struct Foreseen {
+    paths: Vec<DerivedPath>,
+    missing: op::Missing,
+    at: Instant,
+}
 
 /// The store objects a request needs to be on the store: derivations, and paths that are in the spool.
 fn needed(session: &Session, paths: &[DerivedPath]) -> Vec<StorePath> {
@@ -64,7 +76,15 @@ pub(super) fn may(session: &Session, mode: BuildMode) -> Result<(), HandlerError
 
 pub(super) async fn missing(session: &mut Session, request: op::QueryMissing, exchange: &mut Exchange<'_>) -> Answered {
     match session.ci.core.config.listen.writes {
-        Writes::Through => return session.upstream.ask(&request, exchange).await,
+        Writes::Through => {
+            let missing = session.upstream.call(&request, exchange).await?;
+            session.foreseen = Some(Foreseen {
+                paths: request.paths,
+                missing: missing.clone(),
+                at: Instant::now(),
+            });
+            return Ok(missing.into());
+        }
         Writes::Spool => {
             if let Some(answer) = super::missing::from_spool(session, &request, exchange).await? {
                 return Ok(answer);
@@ -186,8 +206,15 @@ async fn plan(
         return Ok(Some(plan));
     }
     session.upstream.forward(needed).await?;
-    let question = op::QueryMissing { paths: paths.to_vec() };
-    let missing = session.upstream.call(&question, exchange).await?;
+    let foreseen = session.foreseen.take();
+    let foreseen = foreseen.filter(|of| of.paths == paths && of.at.elapsed() < FORESEEN_FOR);
+    let missing = match foreseen {
+        Some(foreseen) => foreseen.missing,
+        None => {
+            let question = op::QueryMissing { paths: paths.to_vec() };
+            session.upstream.call(&question, exchange).await?
+        }
+    };
     let to_build: Vec<StorePath> = drvs
         .into_iter()
         .filter(|drv| missing.will_build.contains(drv))

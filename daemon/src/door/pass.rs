@@ -168,8 +168,11 @@ pub(super) async fn protect(
     paths: BTreeSet<StorePath>,
 ) -> Result<(), HandlerError> {
     let roots: Vec<op::AddTempRoot> = paths.into_iter().map(|path| op::AddTempRoot { path }).collect();
-    let connection = connection(session, store).await?;
-    let kept = connection.call_all(&roots, &mut ()).await;
+    let mut kept = connection(session, store).await?.call_all(&roots, &mut ()).await;
+    if kept.as_ref().is_err_and(|error| !error.is_remote()) {
+        // The store was restarted while others built for this client; it can be asked again.
+        kept = connection(session, store).await?.call_all(&roots, &mut ()).await;
+    }
     kept.map(drop).map_err(|error| refuse(&error))
 }
 

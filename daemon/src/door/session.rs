@@ -8,6 +8,7 @@ use nixci_protocol::server::{Exchange, Handler, HandlerError};
 use nixci_protocol::types::StorePath;
 use nixci_store::remote::Link;
 
+use super::builds::Foreseen;
 use super::options::Settings;
 use super::upstream::Upstream;
 use super::{add, builds, control, derivation, query, signatures, upkeep};
@@ -29,6 +30,8 @@ pub(super) struct Session {
     pub(super) attending: Vec<Attending>,
     /// Connections to stores other than the one behind the door, for what was built there for this client.
     pub(super) links: HashMap<StoreId, Link>,
+    /// What the store has just said it would do: clients ask that before they ask for it.
+    pub(super) foreseen: Option<Foreseen>,
     /// The client knows that its limits of time do not hold.
     pub(super) told_of_limits: bool,
     settings: Settings,
@@ -43,6 +46,7 @@ impl Session {
             who,
             attending: Vec::new(),
             links: HashMap::new(),
+            foreseen: None,
             told_of_limits: false,
             settings: Settings::default(),
         }

@@ -619,6 +619,28 @@ async fn only_what_was_asked_for_is_answered_and_paths_are_made_valid_beside_bui
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_dies_and_comes_back_builds_for_the_same_request() {
+    let room = Room::new(NixVersion::V2_34, 1).await;
+    let gate = room.store.gate("dying");
+    let drvs = room.store.instantiate("dying", &[TestDrv::good("slow").gate("dying")]);
+    let mut client = Client::ask(&room, &[&drvs["slow"]]).await;
+    client.hears("building slow").await;
+    gate.started().await;
+    room.store.kill9();
+    room.store.start_again();
+    gate.started().await;
+    gate.open();
+    let (results, heard) = client.results().await;
+    assert_eq!(results[0].result.status, BuildStatus::Built, "{results:?}");
+    let told = heard.iter().any(|message| match message {
+        LogMessage::Next { text } => String::from_utf8_lossy(text).contains("it is tried again"),
+        LogMessage::StartActivity { .. } | LogMessage::StopActivity { .. } | LogMessage::Result { .. } => false,
+    });
+    assert!(told, "{heard:?}");
+    room.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_client_leaves_nothing_running() {
     let room = Room::new(NixVersion::V2_34, 1).await;
     let gate = room.store.gate("killed");
