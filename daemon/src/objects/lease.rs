@@ -313,6 +313,9 @@ impl Holder {
     async fn end(&mut self) {
         let open = self.open.take();
         let Some(generation) = self.shared.replace(None) else {
+            if let Some(open) = open {
+                open.link.end().await;
+            }
             return;
         };
         let holds = generation.end();
@@ -321,7 +324,9 @@ impl Holder {
             keeper.take_roots(&self.remote).await;
             self.keepers.push(keeper);
         }
-        drop(open);
+        if let Some(open) = open {
+            open.link.end().await;
+        }
     }
 
     async fn look_after_promises(&mut self) {

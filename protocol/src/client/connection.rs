@@ -122,6 +122,17 @@ impl Connection {
         self.writer.shutdown().await.map_err(Error::Io)
     }
 
+    /// Says goodbye, and waits until the server has closed its side too: what it kept for as long as the connection is
+    /// let go then.
+    pub async fn close_and_wait(mut self) -> Result<(), Error> {
+        self.writer.shutdown().await.map_err(Error::Io)?;
+        while self.reader.fill().await.map_err(Error::Io)? > 0 {
+            let read = self.reader.buffered().len();
+            self.reader.consume(read);
+        }
+        Ok(())
+    }
+
     /// Begins an operation; until [`Self::settle`] says otherwise the connection counts as cut off.
     pub(super) fn begin(&mut self) -> Result<(), Error> {
         if !self.is_reusable() {

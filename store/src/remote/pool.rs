@@ -47,6 +47,9 @@ impl Inner {
     }
 }
 
+/// How long a store may take to let a connection go.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// A connection of its own, not counted by the pool. Dropping it hangs up, and kills the program behind it if it is one.
 pub struct Link {
     connection: Connection,
@@ -60,6 +63,13 @@ impl Link {
     #[must_use]
     pub fn age(&self) -> Duration {
         self.opened.elapsed()
+    }
+
+    /// Hangs up and waits until the store has noticed, so that temporary roots of the connection are none any more.
+    /// A store that does not answer is not waited for longer than a few seconds.
+    pub async fn end(self) {
+        // What the goodbye comes to does not matter: the connection is gone afterwards.
+        drop(tokio::time::timeout(GOODBYE, self.connection.close_and_wait()).await);
     }
 
     /// The last lines that the program behind the connection (ssh, a private daemon) printed as errors; empty for a
