@@ -235,6 +235,7 @@ async fn look(place: &BuildStore, running: u32) -> StoreStatus {
         Ok(Ok(connection)) => {
             status.version = connection.daemon_version().map(str::to_owned);
             status.advisories = advisory::of(status.version.as_deref());
+            place.told.note(&status, connection.trust());
             status.protocol = Some(connection.negotiated().version.to_string());
         }
         Ok(Err(error)) => status.error = Some(told(&error)),
@@ -245,9 +246,6 @@ async fn look(place: &BuildStore, running: u32) -> StoreStatus {
                 ANSWER.as_secs()
             ));
         }
-    }
-    if status.error.is_none() {
-        place.told.note(&status);
     }
     status
 }

@@ -31,7 +31,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
 use crate::ci::Ci;
-use crate::config::Limits;
+use crate::config::{Limits, Writes};
 use crate::error::told;
 use crate::principal::{Principal, Rules};
 use session::Session;
@@ -100,10 +100,18 @@ impl Door {
         }
     }
 
+    /// Where what is written goes straight to a store that does not trust us, nobody is trusted further than that.
+    fn store_distrusts(&self) -> bool {
+        match self.ci.core.config.listen.writes {
+            Writes::Through => self.ci.core.stores.first().is_some_and(|store| store.told.distrusts()),
+            Writes::Spool => false,
+        }
+    }
+
     fn hello(&self, who: &Principal) -> ServerHello {
         ServerHello {
             version_text: VERSION_TEXT.to_owned(),
-            trust: if who.is_trusted() {
+            trust: if who.is_trusted() && !self.store_distrusts() {
                 Trust::Trusted
             } else {
                 Trust::NotTrusted

@@ -25,6 +25,21 @@ pub(super) struct Upstream {
     /// Whether the store may keep something for as long as the connection lasts.
     rooted: bool,
     options: Option<SetOptions>,
+    /// What the store said of the options, for the client's next question.
+    said: Few,
+}
+
+/// The first messages of many: warnings about settings.
+#[derive(Default)]
+struct Few(Vec<LogMessage>);
+
+impl LogSink for Few {
+    async fn message(&mut self, message: LogMessage) {
+        const FEW: usize = 100;
+        if self.0.len() < FEW {
+            self.0.push(message);
+        }
+    }
 }
 
 /// Passes what the store says on to the client.
@@ -43,6 +58,7 @@ impl Upstream {
             connection: None,
             rooted: false,
             options: None,
+            said: Few::default(),
         }
     }
 
@@ -67,7 +83,8 @@ impl Upstream {
             let mut warm = warm.map_err(|error| refuse(&error))?.ok_or_else(no_store)?;
             if let Some(options) = &self.options {
                 warm.note(options);
-                warm.link.call(options, &mut ()).await.map_err(|error| refuse(&error))?;
+                let setting = warm.link.call(options, &mut self.said).await;
+                setting.map_err(|error| refuse(&error))?;
             }
             self.connection = Some(warm);
         }
@@ -83,6 +100,10 @@ impl Upstream {
         request: &R,
         exchange: &mut Exchange<'_>,
     ) -> Result<R::Reply, HandlerError> {
+        self.open().await?;
+        for message in std::mem::take(&mut self.said).0 {
+            exchange.log_later(&message);
+        }
         let connection = self.open().await?;
         connection
             .call(request, &mut Relay(exchange))
@@ -122,7 +143,7 @@ impl Upstream {
     pub(super) async fn set_options(&mut self, options: SetOptions) {
         if let Some(warm) = &mut self.connection {
             warm.note(&options);
-            if let Err(error) = warm.link.call(&options, &mut ()).await {
+            if let Err(error) = warm.link.call(&options, &mut self.said).await {
                 debug!("failed to pass options on: {}", told(&error));
                 self.connection = None;
             }

@@ -18,7 +18,7 @@ pub(crate) mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nixci_protocol::nixci::control::StoreStatus;
-use nixci_protocol::types::StoreDir;
+use nixci_protocol::types::{StoreDir, Trust};
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
 use nixci_store::spool::Spool;
@@ -67,15 +67,26 @@ pub struct Told(Arc<Mutex<Versions>>);
 struct Versions {
     nix: Option<String>,
     protocol: Option<String>,
+    /// It said that it does not trust us.
+    distrusts: bool,
 }
 
 impl Told {
-    /// Remembers what it told now.
-    pub(crate) fn note(&self, status: &StoreStatus) {
+    /// Remembers what it told now, and whether it trusts us.
+    pub(crate) fn note(&self, status: &StoreStatus, trust: Trust) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Versions {
             nix: status.version.clone(),
             protocol: status.protocol.clone(),
+            distrusts: match trust {
+                Trust::NotTrusted => true,
+                Trust::Trusted | Trust::Unknown => false,
+            },
         };
+    }
+
+    /// Whether it said that it does not trust us.
+    pub(crate) fn distrusts(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).distrusts
     }
 
     fn versions(&self) -> Versions {

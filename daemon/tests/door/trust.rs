@@ -485,6 +485,85 @@ async fn http_can_be_for_holders_of_tokens_only() {
     daemon.stop().await;
 }
 
+#[rstest]
+#[case::oldest(NixVersion::V2_8)]
+#[case::middle(NixVersion::V2_26)]
+#[case::newest(NixVersion::V2_34)]
+#[tokio::test(flavor = "multi_thread")]
+async fn nix_brings_the_token_of_its_netrc_file(#[case] version: NixVersion) {
+    let store = TestDaemon::start(version);
+    let home = tempfile::tempdir().unwrap();
+    let token = nixci_daemon::new_token().unwrap();
+    let mut config = config(home.path(), &store, 1);
+    config.listen.http_read = HttpRead::Token;
+    config.tokens = vec![Token {
+        name: "laptops".to_owned(),
+        hash: HashFrom::Here(TokenHash::of(&token).unwrap()),
+        rights: vec![Right::Read],
+    }];
+    let daemon = start(config).await.unwrap();
+    let path = add_file(&store, "behind-a-token");
+    let netrc = home.path().join("netrc");
+    let ask = |password: &str| {
+        std::fs::write(&netrc, format!("machine 127.0.0.1 login any password {password}\n")).unwrap();
+        let mut command = store.command("nix");
+        let uri = format!("http://{}", daemon.http_addr.unwrap());
+        command.args([
+            "--option",
+            "netrc-file",
+            &netrc.display().to_string(),
+            "path-info",
+            "--store",
+            &uri,
+            &path,
+        ]);
+        run(command)
+    };
+    let wrong = ask("nixci_wrong").await;
+    assert!(!wrong.status.success());
+    let words = match version {
+        // It takes whoever turns it away for no cache at all.
+        NixVersion::V2_8 => "does not appear to be a binary cache",
+        NixVersion::V2_26 | NixVersion::V2_34 => "401",
+    };
+    assert!(said(&wrong).contains(words), "{}", said(&wrong));
+    let right = ask(&token).await;
+    assert!(right.status.success(), "{}", said(&right));
+    assert_eq!(String::from_utf8_lossy(&right.stdout).trim(), path);
+    daemon.stop().await;
+}
+
+/// The line of the README, as a server would run it: by the user's shell, whatever the client asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forced_command_of_the_readme_works() {
+    let readme = include_str!("../../../README.md");
+    let line = readme
+        .lines()
+        .find(|line| line.starts_with("command=\"nixci-daemon stdio"))
+        .unwrap();
+    let (command, options) = line.strip_prefix("command=\"").unwrap().split_once('"').unwrap();
+    assert!(options.starts_with(",restrict ssh-ed25519 "), "{line}");
+    let store = TestDaemon::start(NixVersion::V2_34);
+    let home = tempfile::tempdir().unwrap();
+    let daemon = start(config(home.path(), &store, 1)).await.unwrap();
+    let script = home.path().join("session");
+    let folder = Path::new(DAEMON).parent().unwrap().display();
+    executable(
+        &script,
+        &format!(
+            "#!/bin/sh\nexport PATH={folder}:$PATH NIXCI_SOCKET={} SSH_ORIGINAL_COMMAND='nix-daemon --stdio --principal root'\nexec \"$SHELL\" -c '{command}'\n",
+            daemon.socket.display()
+        ),
+    );
+    let uri = format!("ssh-ng://localhost?remote-program={}", script.display());
+    let mut info = store.command("nix");
+    info.env("SHELL", "/bin/sh").args(["store", "info", "--store", &uri]);
+    let output = run(info).await;
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), said(&output));
+    assert!(output.status.success() && told.contains("Trusted: 0"), "{told}");
+    daemon.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_begins_otherwise_is_no_preamble() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use nixci_daemon::config::Writes;
 use nixci_daemon::{Config, Running, start};
 use nixci_protocol::client::{Connection, Hello};
+use nixci_protocol::log::LogMessage;
+use nixci_protocol::nixci::control;
 use nixci_protocol::op::{self, Collected, GcAction, GcScope, Reply, Request};
 use nixci_protocol::server::{self, Exchange, Handler, HandlerError, ServerHello};
 use nixci_protocol::types::{StoreDir, StorePath, Trust};
@@ -16,7 +18,7 @@ use nixci_store::testing::{NixVersion, TestDaemon, TestDrv, poll_until};
 use rstest::rstest;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::common::{config, connect, connect_stock};
+use crate::common::{ask, config, connect, connect_stock};
 
 /// A store and a door to it, through which what is written goes at once.
 struct Pair {
@@ -303,6 +305,73 @@ async fn roots_logs_and_signatures_go_to_the_store() {
     assert_eq!(by_door.to_string(), by_store.to_string());
     assert!(door.call(&op::IsValidPath { path }, &mut ()).await.unwrap());
     pair.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_spool_is_signed_there_and_survives_a_collection() {
+    let store = TestDaemon::start(NixVersion::V2_34);
+    let evaluator = TestDaemon::start(NixVersion::V2_34);
+    let home = tempfile::tempdir().unwrap();
+    let daemon = start(config(home.path(), &store, 1)).await.unwrap();
+    let path = file(&evaluator).remove(0);
+    let uri = format!("unix://{}", daemon.socket.display());
+    evaluator.run("nix", &["copy", "--to", &uri, &path]);
+    let path: StorePath = StoreDir::default().parse(&path).unwrap();
+    let mut door = connect(&daemon.socket).await;
+    let signature = format!("some-key-1:{}", "A".repeat(86) + "==");
+    let sign = op::AddSignatures {
+        path: path.clone(),
+        signatures: BTreeSet::from([signature.parse().unwrap()]),
+    };
+    door.call(&sign, &mut ()).await.unwrap();
+    let mut log: Vec<LogMessage> = Vec::new();
+    door.call(&whole(GcAction::DeleteDead), &mut log).await.unwrap();
+    let told = |log: &[LogMessage]| format!("{log:?}").matches("nixci's spool stays").count();
+    assert_eq!(told(&log), 1, "{log:?}");
+    let info = door
+        .call(&op::QueryPathInfo { path: path.clone() }, &mut ())
+        .await
+        .unwrap()
+        .unwrap();
+    let signatures: Vec<String> = info.signatures.iter().map(ToString::to_string).collect();
+    assert!(signatures.contains(&signature), "{signatures:?}");
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_hears_what_the_store_says_of_his_settings() {
+    let pair = Pair::new(NixVersion::V2_34).await;
+    let options = op::SetOptions {
+        overrides: [("timeout".to_owned(), "soon".to_owned())].into(),
+        ..op::SetOptions::default()
+    };
+    let mut heard = Vec::new();
+    for mut client in [connect_stock(&pair.store).await, connect(&pair.daemon.socket).await] {
+        let mut log: Vec<LogMessage> = Vec::new();
+        client.call(&options, &mut log).await.unwrap();
+        client.call(&op::FindRoots {}, &mut log).await.unwrap();
+        let lines: Vec<LogMessage> = log
+            .into_iter()
+            .filter(|line| format!("{line:?}").contains("soon"))
+            .collect();
+        heard.push(lines);
+    }
+    assert_eq!(heard[0].len(), 1, "{heard:?}");
+    assert_eq!(heard[0], heard[1]);
+    pair.daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_trusted_further_than_the_store_trusts_us() {
+    let store = TestDaemon::builder(NixVersion::V2_34).config("trusted-users =").start();
+    let home = tempfile::tempdir().unwrap();
+    let mut config = config(home.path(), &store, 1);
+    config.listen.writes = Writes::Through;
+    let daemon = start(config).await.unwrap();
+    // It has asked the store once when somebody has asked it about its stores.
+    let _: serde_json::Value = ask(&mut connect(&daemon.socket).await, &control::Request::Stores).await;
+    assert_eq!(connect(&daemon.socket).await.trust(), Trust::NotTrusted);
+    daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
