@@ -10,6 +10,7 @@ use nixci_daemon::config::{KeyFile, Writes};
 use nixci_daemon::{Config, Running, start};
 use nixci_protocol::client::Connection;
 use nixci_protocol::nixci::AddClosure;
+use nixci_protocol::nixci::outcome::Outcome;
 use nixci_protocol::op;
 use nixci_protocol::types::{PathInfo, PublicKey, SecretKey, StoreDir, StorePath};
 use nixci_store::testing::{NixVersion, Service, TestDaemon, TestDrv};
@@ -56,7 +57,10 @@ fn is_signed(info: &PathInfo, by: &PublicKey) -> bool {
 async fn built(daemon: &Path, from: &TestDaemon, drvs: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut client = connect(daemon).await;
     let evaluation = submit(&mut client, from, "sign", drvs).await;
-    watch(&mut client, evaluation).await;
+    let watched = watch(&mut client, evaluation).await;
+    for (job, outcome) in &watched.outcomes {
+        assert!(matches!(outcome, Outcome::Succeeded { .. }), "{job}: {outcome:?}");
+    }
     let mut outputs = BTreeMap::new();
     for (name, drv) in drvs {
         let question = op::QueryDerivationOutputMap {
@@ -246,6 +250,55 @@ async fn a_key_that_is_added_later_signs_without_reading_again() {
     );
     assert!(!is_signed(&info(&mut door, &outputs["unread"]).await, &first.public()));
     drop(door);
+    daemon.stop().await;
+}
+
+#[rstest]
+#[case::oldest(NixVersion::V2_8)]
+#[case::middle(NixVersion::V2_26)]
+#[case::newest(NixVersion::V2_34)]
+#[tokio::test(flavor = "multi_thread")]
+async fn floating_outputs_and_their_realisations_arrive_signed(#[case] version: NixVersion) {
+    let features = "experimental-features = nix-command flakes ca-derivations";
+    let store = TestDaemon::builder(version).config(features).start();
+    let home = tempfile::tempdir().unwrap();
+    let ours = key("nixci.test-1", 1);
+    let file = key_file(home.path(), &ours.expose());
+    let mut settings = signing(config(home.path(), &store, 2), &[&file]);
+    settings.stores[0].features.push("ca-derivations".to_owned());
+    let daemon = start(settings).await.unwrap();
+    let client = TestDaemon::builder(version)
+        .config(&format!(
+            "{features}\nrequire-sigs = true\nsubstituters = {}\ntrusted-public-keys = {}",
+            remote_program(home.path(), &daemon.socket),
+            ours.public()
+        ))
+        .start();
+    let floating = |drv: TestDrv| {
+        drv.attribute("__contentAddressed", "true")
+            .attribute("outputHashMode", "\"recursive\"")
+            .attribute("outputHashAlgo", "\"sha256\"")
+    };
+    let graph = [
+        floating(TestDrv::good("low")),
+        floating(TestDrv::good("high")).needs(&["low"]),
+    ];
+    let drvs = client.instantiate("floating", &graph);
+    let outputs = built(&daemon.socket, &client, &drvs).await;
+    let mut door = connect(&daemon.socket).await;
+    for out in outputs.values() {
+        assert!(is_signed(&info(&mut door, out).await, &ours.public()), "{out}");
+    }
+    drop(door);
+    let all = all_outputs(version, &drvs["high"]);
+    let fetched = client.output("nix", &["build", "--no-link", "--max-jobs", "0", &all]);
+    assert!(
+        fetched.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&fetched.stderr),
+        client.log()
+    );
+    assert!(client.physical(&outputs["high"]).exists());
     daemon.stop().await;
 }
 
