@@ -1,6 +1,7 @@
 //! Connections: HTTP/1.1 and 2 on one port, each bounded in what it may take and for how long.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,10 +13,11 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use crate::listen::{Admission, Place, Places};
 
 /// How long the head of a request may take, from the end of the one before it.
 const HEAD_TIME: Duration = Duration::from_mins(1);
@@ -33,10 +35,19 @@ const REQUESTS: u32 = 128;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
-/// Serves until `stop`; at most `connections` at once, the others wait in the kernel's queue. Returns when connections that
-/// were open at the stop have ended what they were answering.
+/// What somebody hears for whom there is no place.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Serves until `stop`; at most `connections` at once. Where they run out, one that has not asked anything yet gives way to
+/// the next, first of all one of the address that has the most; if all have asked, the new one is told to come back.
+/// Returns when connections that were open at the stop have ended what they were answering.
 pub(crate) async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(connections));
+    // Many may be behind one address, as behind a proxy: addresses have no limit of their own.
+    let admission = Admission::new(Places {
+        total: connections,
+        per_user: usize::MAX,
+    });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -53,14 +64,11 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
     let open = tokio_util::task::TaskTracker::new();
     let mut pause = FIRST_PAUSE;
     loop {
-        let Some(Ok(slot)) = stop.run_until_cancelled(slots.clone().acquire_owned()).await else {
-            break;
-        };
         let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else {
             break;
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "failed to accept an HTTP connection: {error}");
                 if stop.run_until_cancelled(sleep(pause)).await.is_none() {
@@ -71,15 +79,23 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
             }
         };
         pause = FIRST_PAUSE;
+        let Ok(place) = admission.admit(peer.ip()) else {
+            // As much as the socket takes at once; whoever says this must not wait for anybody.
+            drop(stream.try_write(FULL));
+            continue;
+        };
+        let place = Arc::new(place);
         // Answers are written whole: waiting for more would only delay them.
         drop(stream.set_nodelay(true));
         let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
         open.spawn(async move {
             let service = TowerToHyperService::new(router);
-            let serving = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream)), service);
+            let serving =
+                builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, place.clone())), service);
             tokio::pin!(serving);
             let ended = tokio::select! {
                 ended = &mut serving => ended,
+                () = place.lost() => return,
                 () = stop.cancelled() => {
                     serving.as_mut().graceful_shutdown();
                     serving.await
@@ -88,7 +104,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
             if let Err(error) = ended {
                 debug!("an HTTP connection ended: {error}");
             }
-            drop(slot);
+            drop(place);
         });
     }
     open.close();
@@ -101,18 +117,25 @@ struct Patient {
     /// Runs while a write waits; kept for the next time.
     stalled: Option<Pin<Box<Sleep>>>,
     waits: bool,
+    /// To be kept with the first word that is answered.
+    place: Option<Arc<Place<IpAddr>>>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream) -> Self {
+    fn new(stream: TcpStream, place: Arc<Place<IpAddr>>) -> Self {
         Self {
             stream,
+            place: Some(place),
             stalled: None,
             waits: false,
         }
     }
 
     fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Some(place) = self.place.take() {
+            // If it was lost meanwhile, the connection is about to end.
+            place.keep();
+        }
         if written.is_ready() {
             self.waits = false;
             return written;

@@ -99,7 +99,7 @@ pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown)
 /// What every connection meets first.
 struct Reception {
     door: Arc<Door>,
-    admission: Admission,
+    admission: Admission<u32>,
     refusals: Semaphore,
     handshake_time: Duration,
     /// The daemon's own user.
@@ -107,14 +107,20 @@ struct Reception {
 }
 
 impl Reception {
-    fn place(&self, uid: u32) -> Result<Place, Full> {
+    fn place(&self, uid: u32) -> Result<Place<u32>, Full<u32>> {
         if uid == 0 || uid == self.own {
             return Ok(self.admission.always());
         }
         self.admission.admit(uid)
     }
 
-    async fn receive(&self, stream: UnixStream, peer: Peer, place: Result<Place, Full>, stop: CancellationToken) {
+    async fn receive(
+        &self,
+        stream: UnixStream,
+        peer: Peer,
+        place: Result<Place<u32>, Full<u32>>,
+        stop: CancellationToken,
+    ) {
         let (read, write) = stream.into_split();
         let read = Parked::new(read, stop);
         // Until more is known a client has no more than its user's number.
@@ -182,7 +188,7 @@ impl Reception {
         &self,
         greeting: impl Future<Output = Option<(Greeted, Principal)>>,
         who: &Principal,
-        place: &Place,
+        place: &Place<u32>,
     ) -> Option<(Greeted, Principal)> {
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(self.handshake_time, greeting) => greeted,

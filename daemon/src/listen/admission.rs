@@ -1,4 +1,4 @@
-//! Who may be connected, and how many at once.
+//! Who may be connected, and how many at once: users at the socket, addresses at the HTTP door.
 //!
 //! Nobody waits for a place: who gets none is told why and goes. Root and the daemon's own user always get in and are
 //! not counted. A connection that has not shaken hands yet gives way to a new one when places run out, the user with
@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,21 +17,27 @@ const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Places {
+pub(crate) struct Places {
     /// Of all users together: `connections`.
-    pub(super) total: usize,
+    pub(crate) total: usize,
     /// Of one user: `connections_per_user`.
-    pub(super) per_user: usize,
+    pub(crate) per_user: usize,
+}
+
+impl<K> Clone for Admission<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
 /// Why there is no place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Full {
+pub(crate) enum Full<K> {
     Total { open: usize },
-    User { uid: u32, open: usize },
+    User { uid: K, open: usize },
 }
 
-impl fmt::Display for Full {
+impl<K: fmt::Display> fmt::Display for Full<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Total { open } => write!(
@@ -46,23 +53,23 @@ impl fmt::Display for Full {
 }
 
 /// Gives out places. Clones share them.
-#[derive(Debug, Clone)]
-pub(super) struct Admission(Arc<Inner>);
+#[derive(Debug)]
+pub(crate) struct Admission<K>(Arc<Inner<K>>);
 
 #[derive(Debug)]
-struct Inner {
+struct Inner<K> {
     places: Places,
     // Held for a few look-ups, never across an await.
-    book: Mutex<Book>,
+    book: Mutex<Book<K>>,
 }
 
-#[derive(Debug, Default)]
-struct Book {
+#[derive(Debug)]
+struct Book<K> {
     /// Counted connections.
     open: usize,
-    users: HashMap<u32, User>,
+    users: HashMap<K, User>,
     /// Those that have not shaken hands; the oldest has the lowest number.
-    greeting: BTreeMap<u64, (u32, CancellationToken)>,
+    greeting: BTreeMap<u64, (K, CancellationToken)>,
     next: u64,
     told: Option<Instant>,
 }
@@ -75,23 +82,29 @@ struct User {
 
 /// A place, freed when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    admission: Admission,
+pub(crate) struct Place<K: Copy + Eq + Hash> {
+    admission: Admission<K>,
     /// None where the connection is not counted.
-    of: Option<(u64, u32)>,
+    of: Option<(u64, K)>,
     lost: CancellationToken,
 }
 
-impl Admission {
-    pub(super) fn new(places: Places) -> Self {
+impl<K: Copy + Eq + Hash> Admission<K> {
+    pub(crate) fn new(places: Places) -> Self {
         Self(Arc::new(Inner {
             places,
-            book: Mutex::default(),
+            book: Mutex::new(Book {
+                open: 0,
+                users: HashMap::new(),
+                greeting: BTreeMap::new(),
+                next: 0,
+                told: None,
+            }),
         }))
     }
 
     /// A place for somebody who is not counted.
-    pub(super) fn always(&self) -> Place {
+    pub(crate) fn always(&self) -> Place<K> {
         Place {
             admission: self.clone(),
             of: None,
@@ -100,7 +113,7 @@ impl Admission {
     }
 
     /// A place for a user, perhaps at the cost of a connection that has not shaken hands.
-    pub(super) fn admit(&self, uid: u32) -> Result<Place, Full> {
+    pub(crate) fn admit(&self, uid: K) -> Result<Place<K>, Full<K>> {
         let places = self.0.places;
         let mut book = self.book();
         let of_user = book.users.get(&uid).map_or(0, |user| user.open);
@@ -133,7 +146,7 @@ impl Admission {
     }
 
     /// Whether it is time to log again that connections are refused.
-    pub(super) fn may_tell(&self, now: Instant) -> bool {
+    pub(crate) fn may_tell(&self, now: Instant) -> bool {
         let mut book = self.book();
         let due = book.told.is_none_or(|told| now.duration_since(told) >= TOLD_EVERY);
         if due {
@@ -142,13 +155,13 @@ impl Admission {
         due
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, Book<K>> {
         // Nothing panics while it is held.
         self.0.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl<K: Copy + Eq + Hash> Book<K> {
     /// The oldest connection without a handshake, of the user with the most connections.
     fn most_idle(&self) -> Option<u64> {
         self.users
@@ -166,7 +179,7 @@ impl Book {
         }
     }
 
-    fn leave(&mut self, number: u64, uid: u32) {
+    fn leave(&mut self, number: u64, uid: K) {
         self.open = self.open.saturating_sub(1);
         if let Some(user) = self.users.get_mut(&uid) {
             user.open = user.open.saturating_sub(1);
@@ -178,14 +191,14 @@ impl Book {
     }
 }
 
-impl Place {
+impl<K: Copy + Eq + Hash> Place<K> {
     /// Ready when the place was given to somebody else.
-    pub(super) async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
     /// The connection has shaken hands, and keeps its place; false when it has lost it already.
-    pub(super) fn keep(&self) -> bool {
+    pub(crate) fn keep(&self) -> bool {
         let Some((number, uid)) = self.of else { return true };
         let mut book = self.admission.book();
         if book.greeting.remove(&number).is_none() {
@@ -198,7 +211,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl<K: Copy + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         // A place that was taken back is not this connection's any more.
         if let Some((number, uid)) = self.of
@@ -218,11 +231,11 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn admission(total: usize, per_user: usize) -> Admission {
+    fn admission(total: usize, per_user: usize) -> Admission<u32> {
         Admission::new(Places { total, per_user })
     }
 
-    fn kept(admission: &Admission, uid: u32) -> Place {
+    fn kept(admission: &Admission<u32>, uid: u32) -> Place<u32> {
         let place = admission.admit(uid).unwrap();
         assert!(place.keep());
         place
@@ -261,7 +274,7 @@ mod tests {
     fn the_user_with_the_most_connections_gives_way_first() {
         let admission = admission(4, 4);
         let of_few = admission.admit(1).unwrap();
-        let of_many: Vec<Place> = (0..3).map(|_| admission.admit(2).unwrap()).collect();
+        let of_many: Vec<Place<u32>> = (0..3).map(|_| admission.admit(2).unwrap()).collect();
         let _new = kept(&admission, 3);
         assert!(of_many[0].lost.is_cancelled());
         assert!(!of_many[1].lost.is_cancelled() && !of_few.lost.is_cancelled());

@@ -9,6 +9,7 @@ pub(crate) mod preamble;
 mod socket;
 
 pub(crate) use accept::accept;
+pub(crate) use admission::{Admission, Place, Places};
 pub use files::raise_file_limit;
 pub(crate) use lock::StateLock;
 pub(crate) use socket::{BoundSocket, bind};

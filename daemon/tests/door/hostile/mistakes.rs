@@ -3,6 +3,8 @@
 use nixci_protocol::testing::{Damage, negotiated};
 use nixci_protocol::wire::encode;
 
+use nixci_store::testing::TestDrv;
+
 use super::Scene;
 use super::nars::info;
 use super::raw::{Raw, Said, framed, string, words};
@@ -234,4 +236,21 @@ async fn a_client_that_never_reads_or_never_ends_harms_nobody() {
     }
     scene.others_go_on().await;
     drop((deaf, half, word));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_listen_to_a_build_holds_nobody_who_wants_it_too() {
+    let scene = Scene::new().await;
+    let loud = "i=0; while [ $i -lt 100000 ]; do echo this is line $i of many; i=$((i+1)); done";
+    let drvs = scene.store.instantiate("loud", &[TestDrv::good("loud").script(loud)]);
+    let request = build(&format!("{}!*", drvs["loud"]), 0);
+    let mut deaf = Raw::ours(&scene.socket()).await;
+    deaf.send(&request).await;
+    let mut other = Raw::ours(&scene.socket()).await;
+    other.send(&request).await;
+    assert_eq!(other.said().await, Said::Done);
+    // One result: which path, and that it was built or is there.
+    assert_eq!(other.take(8).await, words(&[1]));
+    scene.others_go_on().await;
+    drop(deaf);
 }

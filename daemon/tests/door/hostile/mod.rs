@@ -3,6 +3,7 @@
 mod behind;
 mod cut;
 mod greetings;
+mod http;
 mod many;
 mod mistakes;
 mod nars;
@@ -20,7 +21,7 @@ const MOST_MIB: u64 = 400;
 /// A daemon in a process of its own before a real store, and a client that was there before.
 pub(super) struct Scene {
     pub(super) service: Service,
-    _store: TestDaemon,
+    pub(super) store: TestDaemon,
     bystander: Connection,
 }
 
@@ -40,7 +41,7 @@ impl Scene {
         let bystander = connect(&service.socket()).await;
         Self {
             service,
-            _store: store,
+            store,
             bystander,
         }
     }

@@ -1,4 +1,4 @@
-//! Writes the good inputs of every target into its corpus: `cargo run --bin seeds` in this folder.
+//! Writes the good inputs of every target into its corpus: `cargo run --example seeds` in this folder.
 
 use std::fs;
 use std::path::Path;
