@@ -139,9 +139,9 @@ async fn turn_away(reader: &mut Reader, writer: &mut Writer, store_dir: StoreDir
             );
             writer.out.extend_from_slice(answer.as_bytes());
         }
-        HandshakeError::Magic { .. } => {}
-        // A client of today that lists too many features, or malformed ones, reads features next: it cannot be told.
-        HandshakeError::Features { .. } | HandshakeError::Wire(_) => {}
+        // Others speak nobody knows what, and a client of today that lists too many features, or malformed ones, reads
+        // features next: none can be told.
+        HandshakeError::Magic { .. } | HandshakeError::Features { .. } | HandshakeError::Wire(_) => {}
     }
     if writer.shutdown().await.is_ok() {
         listen_on(reader).await;

@@ -37,18 +37,18 @@ pub struct Target {
 /// Those of this crate.
 #[must_use]
 pub fn targets() -> Vec<Target> {
-    let all: [(&'static str, fn(&[u8])); 9] = [
-        ("handshake_server", handshake_server),
-        ("handshake_client", handshake_client),
-        ("request", request),
-        ("reply", reply),
-        ("session", session),
-        ("nar", nar_scanner),
-        ("log_channel", log_channel),
-        ("path_stream", path_stream),
-        ("control", control),
-    ];
-    all.map(|(name, run)| Target { name, run }).into()
+    let target = |name, run| Target { name, run };
+    vec![
+        target("handshake_server", handshake_server),
+        target("handshake_client", handshake_client),
+        target("request", request),
+        target("reply", reply),
+        target("session", session),
+        target("nar", nar_scanner),
+        target("log_channel", log_channel),
+        target("path_stream", path_stream),
+        target("control", control),
+    ]
 }
 
 /// Few and small; anything above them is hostile.
