@@ -8,7 +8,7 @@
 //! - `query-path-info`: `QueryPathInfo` one by one, over 1, 4 and 16 connections, and over one with 64 asked at once.
 //!   `again` asks the same on the same connection: nix-daemon answers the second time from a cache of its own.
 //! - `nar`: `NarFromPath` of 300 MiB in one file, of 20,000 files of 4 KiB, and of small paths one by one.
-//! - `build-nothing`: `nix build` of what is there already: all recorded roots as paths, and 40 of them as built outputs.
+//! - `build-nothing`: `nix build` of what is there already: all recorded roots as paths, and 10 of them as built outputs.
 //! - `idle`: the recorded closure known, and 1,000 clients that say nothing.
 //!
 //! `NIXCI_BENCH_ONLY=nar` runs the cases whose names begin so. Prints JSON and writes it to `target/bench/door.json`.

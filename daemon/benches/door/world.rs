@@ -14,7 +14,7 @@ pub(crate) const STOCK: NixVersion = NixVersion::V2_34;
 /// Paths in the store, at least.
 const PATHS: usize = 100_000;
 /// Roots whose outputs are built once.
-const BUILT: usize = 40;
+const BUILT: usize = 10;
 
 /// One store and its two doors.
 pub(crate) struct World {
