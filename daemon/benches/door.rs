@@ -9,11 +9,15 @@
 //!   `again` asks the same on the same connection: nix-daemon answers the second time from a cache of its own.
 //! - `nar`: `NarFromPath` of 300 MiB in one file, of 20,000 files of 4 KiB, and of small paths one by one.
 //! - `build-nothing`: `nix build` of what is there already: all recorded roots as paths, and 10 of them as built outputs.
+//! - `http-narinfo`, `http-nar`: the binary cache for 16 clients, narinfos that are known and a NAR of 64 MiB that is in
+//!   the cache on disk. Stock Nix has no server for that; `stock` is null.
 //! - `idle`: the recorded closure known, and 1,000 clients that say nothing.
 //!
 //! `NIXCI_BENCH_ONLY=nar` runs the cases whose names begin so. Prints JSON and writes it to `target/bench/door.json`.
 //! The store is made once and kept in the cache folder of the tests.
 
+#[path = "door/http.rs"]
+mod http;
 #[path = "door/idle.rs"]
 mod idle;
 #[path = "door/nars.rs"]
@@ -60,6 +64,9 @@ fn main() -> Outcome<()> {
         }
         if wanted("build-nothing") {
             cases.extend(nothing::build(&world)?);
+        }
+        if wanted("http-narinfo") {
+            cases.push(http::narinfos(&world)?);
         }
         if wanted("idle") {
             cases.push(idle::connections(&world)?);

@@ -56,7 +56,8 @@ pub(crate) fn large() -> Outcome<Vec<Value>> {
     Ok(cases)
 }
 
-fn add(stock: &TestDaemon, file: &Path) -> Outcome<String> {
+/// Adds a file or folder to the store, and returns its path.
+pub(crate) fn add(stock: &TestDaemon, file: &Path) -> Outcome<String> {
     let output = stock.local_command("nix-store").arg("--add").arg(file).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
@@ -85,7 +86,7 @@ pub(crate) fn small(world: &World) -> Outcome<Value> {
 }
 
 /// Bytes that nothing compresses.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = (0..length.div_ceil(8)).flat_map(|_| {
         state ^= state << 13;

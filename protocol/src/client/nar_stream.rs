@@ -67,37 +67,21 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Result<(), Error>> {
-        let connection = self.connection.as_mut();
         if self.scanner.is_done() || out.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let reader = &mut connection.reader;
-        loop {
-            if self.failing {
-                match decode::<RemoteError>(&connection.agreed.negotiated, reader.buffered()) {
-                    Ok((error, _)) => return Poll::Ready(Err(Error::Remote(error))),
-                    Err(WireError::Incomplete) => {}
-                    Err(error) => return Poll::Ready(Err(error.into())),
-                }
+        if !self.failing {
+            ready!(self.poll_some(cx, out))?;
+        }
+        let connection = self.connection.as_mut();
+        while self.failing {
+            match decode::<RemoteError>(&connection.agreed.negotiated, connection.reader.buffered()) {
+                Ok((error, _)) => return Poll::Ready(Err(Error::Remote(error))),
+                Err(WireError::Incomplete) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
-            if (self.failing || reader.buffered().is_empty()) && ready!(reader.poll_fill(cx)).map_err(Error::Io)? == 0 {
+            if ready!(connection.reader.poll_fill(cx)).map_err(Error::Io)? == 0 {
                 return Poll::Ready(Err(Error::Closed));
-            }
-            if !self.failing {
-                let room = out.remaining().min(reader.buffered().len());
-                let before = self.scanner.offset();
-                match self.scanner.push(&reader.buffered()[..room]) {
-                    Ok(taken) => {
-                        out.put_slice(&reader.buffered()[..taken]);
-                        reader.consume(taken);
-                        break;
-                    }
-                    Err(NarError::TooLong { length: log::ERROR, .. }) => {
-                        reader.consume((self.scanner.offset() - before) as usize);
-                        self.failing = true;
-                    }
-                    Err(error) => return Poll::Ready(Err(error.into())),
-                }
             }
         }
         let (found, expected) = (self.scanner.offset(), self.expected);
@@ -107,6 +91,27 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
         if self.scanner.is_done() {
             return Poll::Ready(connection.settle(Ok(())));
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what has arrived; what is no part of the NAR is put back.
+    fn poll_some(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Result<(), Error>> {
+        let reader = &mut self.connection.as_mut().reader;
+        let (before, offset) = (out.filled().len(), self.scanner.offset());
+        if ready!(reader.poll_take(cx, out)).map_err(Error::Io)? == 0 {
+            return Poll::Ready(Err(Error::Closed));
+        }
+        let pushed = self.scanner.push(&out.filled()[before..]);
+        let taken = before + (self.scanner.offset() - offset) as usize;
+        match pushed {
+            Ok(_) => {}
+            // Stock servers find out that a path is not valid only after they said that all is well, some even after
+            // the first word of the NAR: the error is where a word should be, and no word is that long.
+            Err(NarError::TooLong { length: log::ERROR, .. }) => self.failing = true,
+            Err(error) => return Poll::Ready(Err(error.into())),
+        }
+        reader.put_back(&out.filled()[taken..]);
+        out.set_filled(if self.failing { before } else { taken });
         Poll::Ready(Ok(()))
     }
 }

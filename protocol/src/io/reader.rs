@@ -73,6 +73,33 @@ impl Reader {
         Poll::Pending
     }
 
+    /// Moves bytes to where they are wanted: those that are buffered, or else those that come, without buffering them.
+    pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let taken = if self.buffer.is_empty() && !self.ended {
+            let before = out.filled().len();
+            ready!(Pin::new(&mut self.inner).poll_read(cx, out))?;
+            let taken = out.filled().len() - before;
+            self.ended = taken == 0;
+            taken
+        } else {
+            let taken = self.buffer.len().min(out.remaining());
+            out.put_slice(&self.buffer[..taken]);
+            self.consume(taken);
+            taken
+        };
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Returns the last bytes that were taken.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let rest = std::mem::take(&mut self.buffer);
+            self.buffer.reserve(bytes.len() + rest.len());
+            self.buffer.extend_from_slice(bytes);
+            self.buffer.extend_from_slice(&rest);
+        }
+    }
+
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Ok(0));
