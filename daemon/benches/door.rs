@@ -47,10 +47,18 @@ fn main() -> Outcome<()> {
     let only = std::env::var("NIXCI_BENCH_ONLY").unwrap_or_default();
     let wanted = |name: &str| name.starts_with(&only) || only.starts_with(name);
     let mut cases = Vec::new();
-    if ["query-valid-paths", "query-path-info", "nar", "build-nothing", "idle"]
-        .into_iter()
-        .any(wanted)
-    {
+    if wanted("http-nar") && only != "http-narinfo" {
+        cases.push(http::nar()?);
+    }
+    let of_world = [
+        "query-valid-paths",
+        "query-path-info",
+        "nar",
+        "build-nothing",
+        "http-narinfo",
+        "idle",
+    ];
+    if of_world.into_iter().any(wanted) {
         let world = World::new()?;
         if wanted("query-valid-paths") {
             cases.push(queries::valid_paths(&world)?);

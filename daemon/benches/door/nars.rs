@@ -42,6 +42,9 @@ pub(crate) fn large() -> Outcome<Vec<Value>> {
         let (info, _) = Raw::open(&stock.socket())?.learn::<Option<UnkeyedPathInfo>>(&question)?;
         let size = info.ok_or("what was added is not valid")?.nar_size;
         let request = encoded(&NarFromPath { path });
+        let whole = Raw::open(&stock.socket())?.all(&request, size)?;
+        Raw::open(&ours.socket())?.ask(&request, &whole)?;
+        drop(whole);
         let figures = alternate(|side| {
             let mut connection = Raw::open(&match side {
                 Side::Stock => stock.socket(),

@@ -116,6 +116,14 @@ impl Raw {
         }
     }
 
+    /// Asks, and reads the end of the log and so many bytes.
+    pub(crate) fn all(&mut self, request: &[u8], size: u64) -> Outcome<Vec<u8>> {
+        self.send(request)?;
+        let mut bytes = vec![0; usize::try_from(size)? + 8];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Reads the end of the log and so many bytes of a NAR.
     pub(crate) fn nar(&mut self, request: &[u8], size: u64) -> Outcome<()> {
         self.send(request)?;

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::io::{NarPart, NarScanner, Reader, Writer};
+use crate::io::{BUFFER, NarPart, NarScanner, Reader, Writer};
 use crate::log::Incoming;
 use crate::op::BodyKind;
 use crate::wire::primitive::padding;
@@ -112,9 +112,17 @@ impl Wires {
         std::future::poll_fn(|cx| self.lock().writer.poll_flush(cx)).await
     }
 
+    /// Sends what is to be sent if it is much.
+    pub(super) async fn send_if_large(&self) -> io::Result<()> {
+        if self.lock().writer.out.len() < BUFFER {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
     /// Ready when the client has gone, unless something of a body is still to be read: then reading it says so.
     ///
-    /// A handler that waits holds up nothing: answers that were kept back to go out together go out here.
+    /// A handler that waits holds up nothing: answers and log messages that were kept back to go out together go out here.
     pub(super) async fn hang_up(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();

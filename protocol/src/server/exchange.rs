@@ -20,15 +20,15 @@ impl Exchange<'_> {
         self.on
     }
 
-    /// Tells the client something, at once. Waits while the client does not read. When it cannot be told, it has hung
-    /// up, and that ends the handler.
+    /// Tells the client something, as soon as the handler waits for anything: what is said in one breath goes out
+    /// together. Waits while the client does not read. When it cannot be told, it has hung up, and that ends the handler.
     pub async fn log(&mut self, message: LogMessage) {
         self.log_later(&message);
         // A failure stays: the reply cannot be sent either.
-        let _ = self.wires.flush().await;
+        let _ = self.wires.send_if_large().await;
     }
 
-    /// As [`Self::log`], but the message goes out with the next one that does, or with the reply.
+    /// As [`Self::log`], but never waits.
     pub fn log_later(&mut self, message: &LogMessage) {
         message.encode(self.on, &mut self.wires.lock().writer.out);
     }
