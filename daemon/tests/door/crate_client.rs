@@ -142,3 +142,21 @@ async fn what_the_crate_asks_that_is_no_more_is_refused_in_words() {
         "{error}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_are_made_and_found() {
+    let store = TestDaemon::start(NixVersion::NEWEST);
+    let nixci = front(&store, "writes = \"through\"");
+    let mut client = DaemonStore::builder().connect_unix(nixci.socket()).await.unwrap();
+    let none: [&str; 0] = [];
+    let (path, _) = client
+        .add_to_store("rooted", "text:sha256", none, false, &b"rooted\n"[..])
+        .result()
+        .await
+        .unwrap();
+    let link = store.scratch().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    client.add_indirect_root(link.to_str().unwrap()).result().await.unwrap();
+    let roots = client.find_roots().result().await.unwrap();
+    assert_eq!(roots.get(link.to_str().unwrap()), Some(&path), "{roots:?}");
+}

@@ -117,6 +117,15 @@ fn a_client_beside_the_store_builds_as_with_its_daemon(
     );
     assert!(world.store.physical(out.trim()).exists());
     assert_eq!(fs::read_link(&link).unwrap().to_str().unwrap(), out.trim());
+    // The link is a root: it is found, and keeps what it points to.
+    let roots = ran(
+        by_environment("nix-store").args(["-q", "--roots", out.trim()]),
+        &world.nixci,
+    );
+    assert!(roots.contains("result"), "{roots}");
+    ran(by_environment("nix-store").arg("--gc"), &world.nixci);
+    assert!(world.store.physical(out.trim()).exists(), "a collection spares it");
+
     let drv = ran(
         by_environment("nix-instantiate").args([&file, "-A", "app"]),
         &world.nixci,

@@ -101,3 +101,60 @@ fn settings_of_the_client_daemon_name_the_substituter(
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(!said.contains("disabling"), "{said}");
 }
+
+/// A key pair made by stock Nix: the file of the secret one, and the public one.
+fn key(daemon: &TestDaemon, name: &str) -> (std::path::PathBuf, String) {
+    let secret = daemon.run("nix", &["key", "generate-secret", "--key-name", name]);
+    let file = daemon.scratch().join(name);
+    std::fs::write(&file, &secret).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut convert = daemon.command("nix");
+    convert
+        .args(["key", "convert-secret-to-public"])
+        .stdin(std::fs::File::open(&file).unwrap());
+    let public = convert.output().unwrap();
+    (file, String::from_utf8(public.stdout).unwrap().trim().to_owned())
+}
+
+#[rstest]
+fn signatures_of_nixci_are_asked_for_and_found_over_ssh(
+    #[values(NixVersion::V2_8, NixVersion::V2_26, NixVersion::V2_34)] version: NixVersion,
+) {
+    let store = TestDaemon::start(version);
+    let (secret, public) = key(&store, "nixci-test-1");
+    let (_, other) = key(&store, "somebody-else-1");
+    let keys = format!("[keys]\nsecret_key_files = [\"{}\"]", secret.display());
+    let world = World::of(store, TestDaemon::builder(version).max_jobs(0).start(), &keys);
+    let drvs = world.client.instantiate("signed", &list());
+    // Built through nixci, which is why it signs.
+    let pipe = world.pipe();
+    world.run("nix", &["copy", "--derivation", "--to", &pipe, &drvs["tool"]]);
+    let tool = ran(
+        world
+            .client
+            .command_at("nix-store", &pipe)
+            .args(["--realise", &drvs["tool"]]),
+        &world.nixci,
+    );
+    let tool = tool.trim();
+    let (_sshd, ssh) = world.sshd();
+    let fetch = |key: &str| {
+        let mut command = world.client.command("nix-store");
+        let settings = [
+            ("require-sigs", "true"),
+            ("substituters", &ssh),
+            ("trusted-public-keys", key),
+        ];
+        for (name, value) in settings {
+            command.args(["--option", name, value]);
+        }
+        command.args(["--realise", tool]);
+        command
+    };
+    failed(&mut fetch(&other));
+    assert!(!world.client.physical(tool).exists(), "a wrong key is refused");
+    ran(&mut fetch(&public), &world.nixci);
+    assert!(world.client.physical(tool).exists());
+    let closure = world.run("nix-store", &["-q", "--requisites", tool]);
+    assert_eq!(closure.lines().count(), 3, "{closure}");
+}
