@@ -34,9 +34,9 @@ fn jobs_of_another_store_directory_are_submitted_built_and_copied() {
         let out = world.nix.run("nix-store", &["-q", "--outputs", &drvs["app"]]);
         assert!(world.nix.physical(out.trim()).exists());
 
-        // An output, whose infos are asked of the local store.
+        // An output and what it refers to, whose infos are asked of the local store.
         let copied = world.nixci(&["copy", out.trim()]).ends(0);
-        assert!(copied.out.contains("copied 1"), "{copied:?}");
+        assert!(copied.out.contains("copied 2 paths"), "{copied:?}");
         world.nixci(&["copy", out.trim()]).ends(0).says("nothing to copy");
         world
             .nixci(&["copy", "--derivation", out.trim()])
