@@ -244,7 +244,10 @@ impl Holder {
             Some(generation) => generation,
             None => Arc::default(),
         };
-        let lacking = generation.lacking(paths, with_infos, self.terms.room);
+        let mut lacking = generation.lacking(paths, with_infos, self.terms.room);
+        // Asked for again and again before it was learned.
+        lacking.sort_unstable();
+        lacking.dedup();
         for some in lacking.chunks(PATHS_AT_ONCE) {
             if self.shared.collections.load(Ordering::SeqCst) > 0 {
                 return;

@@ -356,3 +356,6 @@ impl Failures {
         self.last.map_or(Ok(None), Err)
     }
 }
+
+#[cfg(test)]
+mod tests;
