@@ -184,13 +184,11 @@ pub(super) async fn register_realisation(
 
 pub(super) async fn nar(session: &mut Session, request: op::NarFromPath) -> Answered {
     // Asked before anything is promised: a NAR cannot be taken back once it began.
-    match told(session.ci.core.objects.nar(&request.path).await)? {
-        Some(nar) => Ok(Reply::Nar(nar)),
-        None => {
-            let path = session.ci.core.config.store_dir.display(&request.path).to_string();
-            Err(HandlerError::new(format!("path '{path}' is not valid")))
-        }
+    if let Some(nar) = told(session.ci.core.objects.nar(&request.path).await)? {
+        return Ok(Reply::Nar(nar));
     }
+    let path = session.ci.core.config.store_dir.display(&request.path).to_string();
+    Err(HandlerError::new(format!("path '{path}' is not valid")))
 }
 
 /// A root on a path that is known to be there costs the store nothing; for any other the client gets a connection of

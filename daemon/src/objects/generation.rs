@@ -180,7 +180,8 @@ impl Generation {
     }
 
     /// How many paths and infos are known.
-    pub(super) fn len(&self) -> (usize, usize) {
+    #[cfg(test)]
+    fn len(&self) -> (usize, usize) {
         let known = self.read();
         (known.paths.len(), known.infos)
     }

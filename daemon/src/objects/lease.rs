@@ -191,11 +191,11 @@ impl Holder {
                     None => break,
                     lesson => next = lesson,
                 },
-                () = lost => self.end().await,
+                () = lost => drop(self.end().await),
                 _ = look.tick() => {
                     self.remote.close_old();
                     self.set.close_old();
-                    self.look_after_promises().await;
+                    drop(self.look_after_promises().await);
                 }
             }
         }
@@ -224,8 +224,12 @@ impl Holder {
                 next
             }
             Lesson::Retire(done) => {
-                self.end().await;
-                self.look_after_promises().await;
+                let mut links: Vec<Link> = self.end().await.into_iter().collect();
+                links.extend(self.look_after_promises().await);
+                // The collection comes next: roots that are on their way out would still count.
+                for link in links {
+                    link.end().await;
+                }
                 self.remote.close_idle();
                 self.set.close_idle();
                 // Who asked may have gone.
@@ -238,7 +242,7 @@ impl Holder {
     async fn learn(&mut self, paths: Vec<StorePath>, with_infos: bool) {
         self.shared.waiting.fetch_sub(paths.len(), Ordering::SeqCst);
         if self.open.as_ref().is_some_and(|open| open.ends <= Instant::now()) {
-            self.end().await;
+            drop(self.end().await);
         }
         let generation = match self.shared.current() {
             Some(generation) => generation,
@@ -258,7 +262,7 @@ impl Holder {
                     "answers of store `{}` are not kept: {reason}",
                     self.remote.name()
                 );
-                self.end().await;
+                drop(self.end().await);
                 return;
             }
         }
@@ -312,14 +316,11 @@ impl Holder {
         Ok(())
     }
 
-    /// Ends the generation. What clients were promised of it moves to another connection first.
-    async fn end(&mut self) {
-        let open = self.open.take();
+    /// Ends the generation and returns its connection. What clients were promised of it moves to another one first.
+    async fn end(&mut self) -> Option<Link> {
+        let open = self.open.take().map(|open| open.link);
         let Some(generation) = self.shared.replace(None) else {
-            if let Some(open) = open {
-                open.link.end().await;
-            }
-            return;
+            return open;
         };
         let holds = generation.end();
         if !holds.is_empty() {
@@ -327,21 +328,22 @@ impl Holder {
             keeper.take_roots(&self.remote).await;
             self.keepers.push(keeper);
         }
-        if let Some(open) = open {
-            open.link.end().await;
-        }
+        open
     }
 
-    async fn look_after_promises(&mut self) {
+    /// Returns the connections whose clients have left.
+    async fn look_after_promises(&mut self) -> Vec<Link> {
         for keeper in &mut self.keepers {
             keeper.holds.retain(|hold| hold.strong_count() > 0);
         }
-        self.keepers.retain(|keeper| !keeper.holds.is_empty());
+        let over = self.keepers.extract_if(.., |keeper| keeper.holds.is_empty());
+        let over = over.filter_map(|keeper| keeper.link).collect();
         for keeper in &mut self.keepers {
             if !keeper.link.as_ref().is_some_and(Link::is_fresh) {
                 keeper.take_roots(&self.remote).await;
             }
         }
+        over
     }
 }
 

@@ -173,6 +173,43 @@ async fn what_is_answered_from_memory_survives_a_collection_and_nothing_else_is_
     store.run("nix-store", &["--delete", &kept]);
 }
 
+#[rstest]
+#[case::oldest(NixVersion::V2_8)]
+#[case::middle(NixVersion::V2_26)]
+#[case::newest(NixVersion::V2_34)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_goes_through_us_deletes_what_is_known(#[case] version: NixVersion) {
+    let store = TestDaemon::start(version);
+    let drvs = store.instantiate("through", &[TestDrv::good("used"), TestDrv::good("gone")]);
+    let (used, gone) = (build(&store, &drvs["used"]), build(&store, &drvs["gone"]));
+    let home = tempfile::tempdir().unwrap();
+    let mut config = config(home.path(), &store, 1);
+    config.listen.writes = Writes::Through;
+    let daemon = start(config).await.unwrap();
+    let uri = format!("unix://{}?root={}", daemon.socket.display(), store.root().display());
+    let mut client = stock(&daemon.socket).await;
+    let info = |path: &str| op::QueryPathInfo { path: self::path(path) };
+    for path in [&used, &gone] {
+        assert!(client.call(&info(path), &mut ()).await.unwrap().is_some());
+    }
+    poll_until("the paths to be known", || {
+        let roots = roots(&store);
+        (roots.contains(&used) && roots.contains(&gone)).then_some(())
+    });
+    let root = op::AddTempRoot { path: path(&used) };
+    client.call(&root, &mut ()).await.unwrap();
+    let deleted = at(&store, &uri, &["nix-store", "--delete", &gone]);
+    assert!(deleted.status.success(), "{deleted:?}");
+    assert!(!store.physical(&gone).exists());
+    assert!(client.call(&info(&gone), &mut ()).await.unwrap().is_none());
+    let deleted = at(&store, &uri, &["nix-store", "--delete", &used]);
+    assert!(!deleted.status.success(), "a client has a root on it");
+    assert!(at(&store, &uri, &["nix-store", "--gc"]).status.success());
+    assert!(client.call(&info(&used), &mut ()).await.unwrap().is_some());
+    drop(client);
+    daemon.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_was_restarted_is_asked_again() {
     let store = TestDaemon::start(NixVersion::V2_34);
