@@ -35,7 +35,8 @@ impl World {
             set: remote(),
         };
         let stop = Shutdown::default();
-        let objects = Objects::new(rooms, [readers], &config, &stop);
+        let signer = Signer::new(Vec::new(), StoreDir::default(), rooms.0.clone());
+        let objects = Objects::new(rooms, [readers], &signer, &config, &stop);
         Self {
             store,
             objects,
