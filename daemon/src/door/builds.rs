@@ -208,12 +208,11 @@ async fn plan(
     session.upstream.forward(needed).await?;
     let foreseen = session.foreseen.take();
     let foreseen = foreseen.filter(|of| of.paths == paths && of.at.elapsed() < FORESEEN_FOR);
-    let missing = match foreseen {
-        Some(foreseen) => foreseen.missing,
-        None => {
-            let question = op::QueryMissing { paths: paths.to_vec() };
-            session.upstream.call(&question, exchange).await?
-        }
+    let missing = if let Some(foreseen) = foreseen {
+        foreseen.missing
+    } else {
+        let question = op::QueryMissing { paths: paths.to_vec() };
+        session.upstream.call(&question, exchange).await?
     };
     let to_build: Vec<StorePath> = drvs
         .into_iter()
@@ -305,32 +304,32 @@ async fn build(
         .await
         .map_err(|error| refuse(&error))?;
     let mut waiting = Waiting::begin(&core, request, builds, exchange).await;
-    let waited = waiting.to_the_end(exchange).await;
-    if let Err(error) = waited {
+    let outcome = waiting.wait(exchange).await;
+    if let Err(error) = outcome {
         waiting.end(exchange).await;
         return Err(error);
     }
-    let node = |path: &DerivedPath| drv_of(path).and_then(|drv| plan.drvs.get(drv)).copied();
+    let number_of = |path: &DerivedPath| drv_of(path).and_then(|drv| plan.drvs.get(drv)).copied();
     let mut results: Vec<Option<BuildResult>> = Vec::with_capacity(paths.len());
     let mut logged = HashSet::new();
     // What nothing was built for, by the store that has it.
     let mut passed: HashMap<Option<StoreId>, Vec<usize>> = HashMap::new();
-    let mut protect: HashMap<Option<StoreId>, BTreeSet<StorePath>> = HashMap::new();
+    let mut made: HashMap<Option<StoreId>, BTreeSet<StorePath>> = HashMap::new();
     for (nth, path) in paths.iter().enumerate() {
         let builds = &waiting.builds;
-        let result = node(path).and_then(|drv| {
+        let result = number_of(path).and_then(|drv| {
             // Newer stores log it once more among what was asked for.
             if builds.was_logged(drv) && builds.manner() == Manner::Old {
                 logged.extend(drv_of(path).cloned());
             }
             Some((builds.result(drv)?, builds.store(drv)))
         });
-        match (result, node(path)) {
+        match (result, number_of(path)) {
             (Some((result, store)), _) => {
                 let result = only_asked(path, result.clone());
                 if result.status.is_success() {
                     let outputs = result.built_outputs.paths().map(|(_, path)| path.clone());
-                    protect.entry(store).or_default().extend(outputs);
+                    made.entry(store).or_default().extend(outputs);
                 }
                 results.push(Some(result));
             }
@@ -343,9 +342,9 @@ async fn build(
         }
     }
     for (store, at) in passed {
-        let wanted: Vec<DerivedPath> = at.iter().filter_map(|nth| paths.get(*nth)).cloned().collect();
-        let found = pass::rest(session, store, wanted, &mut waiting, exchange).await;
-        let found = match found {
+        let rest: Vec<DerivedPath> = at.iter().filter_map(|nth| paths.get(*nth)).cloned().collect();
+        let answered = pass::rest(session, store, rest, &mut waiting, exchange).await;
+        let found = match answered {
             Ok(found) => found,
             Err(error) => {
                 waiting.end(exchange).await;
@@ -358,7 +357,7 @@ async fn build(
             }
         }
     }
-    for (store, outputs) in protect {
+    for (store, outputs) in made {
         pass::protect(session, store, outputs).await?;
     }
     waiting.end(exchange).await;

@@ -102,9 +102,9 @@ async fn scheduled(session: &mut Session, request: op::BuildDerivation, exchange
         .await
         .map_err(|error| refuse(&error))?;
     let mut waiting = Waiting::begin(&core, wish, builds, exchange).await;
-    let waited = waiting.to_the_end(exchange).await;
+    let outcome = waiting.wait(exchange).await;
     waiting.end(exchange).await;
-    waited?;
+    outcome?;
     let result = waiting.builds.result(drv).cloned().unwrap_or_else(answer::there);
     if result.status.is_success() {
         let made: BTreeSet<StorePath> = result.built_outputs.paths().map(|(_, path)| path.clone()).collect();

@@ -49,7 +49,7 @@ impl Waiting {
     }
 
     /// Waits until everything is built, or nothing more will be. An error is one of the request as a whole.
-    pub(super) async fn to_the_end(&mut self, exchange: &mut Exchange<'_>) -> Result<(), HandlerError> {
+    pub(super) async fn wait(&mut self, exchange: &mut Exchange<'_>) -> Result<(), HandlerError> {
         while !self.builds.is_over() {
             let mut next = Some(self.request.next().await);
             let mut messages = Vec::new();

@@ -109,9 +109,8 @@ fn weight(post: &Post) -> Weight {
         | Post::LeftOut(_) => Weight::Must,
         Post::Fetched { .. } => Weight::Passing,
         Post::Said { message, .. } => match message {
-            LogMessage::StartActivity { kind, .. } if *kind == ActivityType::BUILD => Weight::Must,
-            LogMessage::StartActivity { text, .. } => Weight::Line(text.len()),
-            LogMessage::StopActivity { .. } => Weight::Must,
+            LogMessage::StartActivity { kind, text, .. } if *kind != ActivityType::BUILD => Weight::Line(text.len()),
+            LogMessage::StartActivity { .. } | LogMessage::StopActivity { .. } => Weight::Must,
             LogMessage::Result { kind, .. } if *kind == ResultType::PROGRESS || *kind == ResultType::SET_EXPECTED => {
                 Weight::Passing
             }

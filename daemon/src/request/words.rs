@@ -3,6 +3,8 @@
 //! Until 2.29 a failed derivation is told as "builder for 'x' failed …", since then as "Cannot build 'x'." and a reason;
 //! other stores of the same version differ in nothing else. Which words a store uses is seen from its own.
 
+use std::fmt::Write as _;
+
 use nixci_protocol::types::{BuildResult, BuildStatus, StoreDir, StorePath};
 
 /// How a store words its failures.
@@ -50,7 +52,8 @@ impl Manner {
                     text.push_str("\nOutput paths:");
                 }
                 for output in outputs {
-                    text.push_str(&format!("\n  {MAGENTA}{}{PLAIN}", dir.display(output)));
+                    // Writing to a string cannot fail.
+                    let _ = write!(text, "\n  {MAGENTA}{}{PLAIN}", dir.display(output));
                 }
                 text
             }
