@@ -11,8 +11,11 @@ use nixci_daemon::{Config, Running, start};
 use nixci_protocol::client::Connection;
 use nixci_protocol::nixci::AddClosure;
 use nixci_protocol::nixci::outcome::Outcome;
-use nixci_protocol::op;
-use nixci_protocol::types::{PathInfo, PublicKey, SecretKey, StoreDir, StorePath};
+use nixci_protocol::op::{self, RealisationKey, Realisations};
+use nixci_protocol::types::{
+    BuildMode, BuiltOutputs, DerivedPath, OutputsSpec, PathInfo, PublicKey, RealisationSignatures, SecretKey,
+    SingleDerivedPath, StoreDir, StorePath,
+};
 use nixci_store::testing::{NixVersion, Service, TestDaemon, TestDrv};
 use rstest::rstest;
 
@@ -289,6 +292,30 @@ async fn floating_outputs_and_their_realisations_arrive_signed(#[case] version: 
     for out in outputs.values() {
         assert!(is_signed(&info(&mut door, out).await, &ours.public()), "{out}");
     }
+    // Clients take realisations from substituters as they are; ours are signed all the same. What has floating inputs
+    // itself is told by the store under the hash of what it was resolved to, and is not signed by the hash asked for.
+    let again = op::BuildPathsWithResults {
+        paths: vec![DerivedPath::Built {
+            drv: SingleDerivedPath::Opaque(parse(&drvs["low"])),
+            outputs: OutputsSpec::All,
+        }],
+        mode: BuildMode::Normal,
+    };
+    let results = connect_stock(&store).await.call(&again, &mut ()).await.unwrap();
+    let BuiltOutputs::Hashed(made) = &results[0].result.built_outputs else {
+        panic!("{results:?}");
+    };
+    let key = RealisationKey::Hashed(made.keys().next().unwrap().clone());
+    let question = op::QueryRealisation { key };
+    let Realisations::Hashed(told) = door.call(&question, &mut ()).await.unwrap() else {
+        panic!("asked by hash");
+    };
+    let covered = told[0].fingerprint();
+    let Some(RealisationSignatures::Text(signatures)) = &told[0].signatures else {
+        panic!("{told:?}");
+    };
+    let ours_too = |signature| ours.public().verifies(covered.as_bytes(), signature);
+    assert!(signatures.iter().any(ours_too), "{told:?}");
     drop(door);
     let all = all_outputs(version, &drvs["high"]);
     let fetched = client.output("nix", &["build", "--no-link", "--max-jobs", "0", &all]);
