@@ -14,6 +14,9 @@ use crate::op::NarFromPath;
 use crate::types::StorePath;
 use crate::wire::{WireError, decode};
 
+/// Bytes of an error in the middle of a NAR; it is read again with every piece that comes.
+const LONGEST_REASON: usize = 256 * 1024;
+
 /// The NAR of a valid path as it arrives, straight out of the connection.
 ///
 /// At its end the connection can be used again; when it is dropped before, it cannot. A NAR of another size, bytes
@@ -73,25 +76,38 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
         if !self.failing {
             ready!(self.poll_some(cx, out))?;
         }
-        let connection = self.connection.as_mut();
-        while self.failing {
-            match decode::<RemoteError>(&connection.agreed.negotiated, connection.reader.buffered()) {
-                Ok((error, _)) => return Poll::Ready(Err(Error::Remote(error))),
-                Err(WireError::Incomplete) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-            if ready!(connection.reader.poll_fill(cx)).map_err(Error::Io)? == 0 {
-                return Poll::Ready(Err(Error::Closed));
-            }
+        if self.failing {
+            return self.poll_reason(cx).map(Err);
         }
         let (found, expected) = (self.scanner.offset(), self.expected);
         if found > expected || (self.scanner.is_done() && found < expected) {
             return Poll::Ready(Err(Error::NarSize { expected, found }));
         }
         if self.scanner.is_done() {
-            return Poll::Ready(connection.settle(Ok(())));
+            return Poll::Ready(self.connection.as_mut().settle(Ok(())));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Why the server stopped.
+    fn poll_reason(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let connection = self.connection.as_mut();
+        loop {
+            match decode::<RemoteError>(&connection.agreed.negotiated, connection.reader.buffered()) {
+                Ok((error, _)) => return Poll::Ready(Error::Remote(error)),
+                Err(WireError::Incomplete) if connection.reader.buffered().len() <= LONGEST_REASON => {}
+                Err(WireError::Incomplete) => {
+                    let text = "the reason why the server stopped in the middle of a NAR is too long";
+                    return Poll::Ready(Error::Io(io::Error::new(io::ErrorKind::InvalidData, text)));
+                }
+                Err(error) => return Poll::Ready(error.into()),
+            }
+            match ready!(connection.reader.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Error::Closed),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Error::Io(error)),
+            }
+        }
     }
 
     /// Takes what has arrived; what is no part of the NAR is put back.
