@@ -210,7 +210,7 @@ pub(crate) fn nar() -> Outcome<Value> {
             }
             Ok(bytes)
         })?;
-        rates.push(bytes.iter().sum::<u64>() as f64 / (1 << 30) as f64 / seconds);
+        rates.push(bytes.iter().sum::<u64>() as f64 / f64::from(1 << 30) / seconds);
     }
     Ok(json!({
         "name": "http-nar",
