@@ -99,23 +99,18 @@ pub(super) async fn collect(
 
 /// What a store that does not know the newer layout would overlook; it would then delete something else.
 fn lost(request: &op::CollectGarbage, store_knows_scopes: bool) -> Option<&'static str> {
-    match (&request.scope, request.action) {
-        (GcScope::Whole, _) => None,
-        (GcScope::Paths { .. }, _) if store_knows_scopes => None,
-        (
-            GcScope::Paths {
-                delete_referrers: false,
-                ..
-            },
-            GcAction::DeleteSpecific,
-        ) => None,
-        (
-            GcScope::Paths {
-                delete_referrers: true, ..
-            },
-            GcAction::DeleteSpecific,
-        ) => Some("the store behind nixci cannot delete what refers to paths; name these paths too, or update its Nix"),
-        (GcScope::Paths { .. }, GcAction::ReturnLive | GcAction::ReturnDead | GcAction::DeleteDead) => {
+    let GcScope::Paths { delete_referrers, .. } = &request.scope else {
+        return None;
+    };
+    if store_knows_scopes {
+        return None;
+    }
+    match request.action {
+        GcAction::DeleteSpecific if *delete_referrers => {
+            Some("the store behind nixci cannot delete what refers to paths; name these paths too, or update its Nix")
+        }
+        GcAction::DeleteSpecific => None,
+        GcAction::ReturnLive | GcAction::ReturnDead | GcAction::DeleteDead => {
             Some("the store behind nixci can only be looked at as a whole; leave the paths away, or update its Nix")
         }
     }
