@@ -96,6 +96,9 @@ pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown)
     }
 }
 
+/// Who has shaken hands, and the place of a key's holder.
+type Welcomed = (Greeted, Principal, Option<Place<u32>>);
+
 /// What every connection meets first.
 struct Reception {
     door: Arc<Door>,
@@ -128,11 +131,11 @@ impl Reception {
         match place {
             Ok(place) => {
                 let welcome = self.welcome(read, write, peer);
-                let Some((greeted, who)) = self.greet(welcome, &user, &place).await else {
+                let Some((greeted, who, counted)) = self.greet(welcome, &user, &place).await else {
                     return;
                 };
                 self.door.serve(greeted, who).await;
-                drop(place);
+                drop((place, counted));
             }
             Err(full) => {
                 let text = full.to_string();
@@ -148,12 +151,7 @@ impl Reception {
     }
 
     /// Finds out who a client is, and shakes hands; none when it is not served.
-    async fn welcome(
-        &self,
-        mut read: Parked<OwnedReadHalf>,
-        write: OwnedWriteHalf,
-        peer: Peer,
-    ) -> Option<(Greeted, Principal)> {
+    async fn welcome(&self, mut read: Parked<OwnedReadHalf>, write: OwnedWriteHalf, peer: Peer) -> Option<Welcomed> {
         let user = Principal::local(peer.uid, false);
         let mut opening = match preamble::read(&mut read).await {
             Ok(opening) => opening,
@@ -168,14 +166,29 @@ impl Reception {
             None => self.admit(peer, None).await,
         };
         let read = opening.then(read);
-        match who {
-            Ok(who) => Some((self.door.greet(read, write, &who).await?, who)),
+        match who.and_then(|who| Ok((self.counted(&who, peer)?, who))) {
+            Ok((counted, who)) => {
+                let greeted = self.door.greet(read, write, &who).await?;
+                let keeps = counted.as_ref().is_none_or(Place::keep);
+                keeps.then_some((greeted, who, counted))
+            }
             Err(message) => {
                 warn!(principal = user.name(), "refused a connection: {message}");
                 self.door.refuse(read, write, &user, message).await;
                 None
             }
         }
+    }
+
+    /// A place for who holds a key: behind the daemon's own user, who is not counted, may be anybody.
+    fn counted(&self, who: &Principal, peer: Peer) -> Result<Option<Place<u32>>, String> {
+        if who.is_local() || who.is_trusted() {
+            return Ok(None);
+        }
+        self.admission
+            .admit(peer.uid)
+            .map(Some)
+            .map_err(|full| full.to_string())
     }
 
     async fn admit(&self, peer: Peer, lowered: Option<&Lowered>) -> Result<Principal, String> {
@@ -186,10 +199,10 @@ impl Reception {
     /// Waits for the handshake, as long as the place is this client's and it does not dawdle.
     async fn greet(
         &self,
-        greeting: impl Future<Output = Option<(Greeted, Principal)>>,
+        greeting: impl Future<Output = Option<Welcomed>>,
         who: &Principal,
         place: &Place<u32>,
-    ) -> Option<(Greeted, Principal)> {
+    ) -> Option<Welcomed> {
         let greeted = tokio::select! {
             greeted = tokio::time::timeout(self.handshake_time, greeting) => greeted,
             () = place.lost() => {

@@ -357,6 +357,29 @@ async fn a_user_cannot_forge_a_principal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn holders_of_keys_are_counted_though_the_daemons_own_user_is_not() {
+    let store = TestDaemon::start(NixVersion::V2_34);
+    let home = tempfile::tempdir().unwrap();
+    let mut config = config(home.path(), &store, 1);
+    config.limits.connections_per_user = 2;
+    let daemon = start(config).await.unwrap();
+    let two = [as_alice(&daemon).await, as_alice(&daemon).await];
+    let third = bridge(&[], Path::new(DAEMON), &daemon.socket, &["--principal", "bob"]).await;
+    let error = third.err().unwrap().to_string();
+    assert!(error.contains("`connections_per_user`"), "{error}");
+    let trusted = bridge(
+        &[],
+        Path::new(DAEMON),
+        &daemon.socket,
+        &["--principal", "bob", "--trusted"],
+    )
+    .await;
+    assert_eq!(trusted.unwrap().trust(), Trust::Trusted);
+    drop(two);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_are_allowed_and_trusted_by_name_and_group() {
     let store = TestDaemon::start(NixVersion::V2_34);
     let group = nix_group_of(65534);
