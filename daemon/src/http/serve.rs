@@ -189,3 +189,97 @@ impl AsyncWrite for Patient {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (client, accepted) = tokio::join!(connecting, listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_given_up_and_one_that_is_slow_is_not() {
+        let (mut client, server) = pair().await;
+        let mut server = Patient::new(server);
+        let stalled = loop {
+            match server.write(&[0; 64 * 1024]).await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
+        // What was on its way is taken, and there is room again.
+        let mut taken = vec![0; 1 << 20];
+        client.read_exact(&mut taken).await.unwrap();
+        let (written, ()) = tokio::join!(server.write_all(&[0; 1 << 20]), async {
+            tokio::time::sleep(STALL_TIME / 2).await;
+            let mut left = vec![0; 16 << 20];
+            while client.read(&mut left).await.unwrap() > 0 {
+                if tokio::time::timeout(STALL_TIME, client.readable()).await.is_err() {
+                    break;
+                }
+            }
+        });
+        written.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_is_not_waited_for_and_places_come_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(async || "here"));
+        let serving = tokio::spawn(serve(listener, router, 2, stop.clone()));
+        let mut slow = Vec::new();
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHos").await.unwrap();
+            slow.push(client);
+        }
+        // Its turn comes when those before it were given up.
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("here"),
+            "{answer}"
+        );
+        for mut client in slow {
+            let mut rest = Vec::new();
+            // Closed with or without a word.
+            drop(client.read_to_end(&mut rest).await);
+        }
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn heads_are_bounded() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let router = Router::new().route("/", get(async || "here"));
+        let serving = tokio::spawn(serve(listener, router, 2, stop.clone()));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(4 * BUFFER));
+        // It may be closed before all of it was sent.
+        drop(client.write_all(head.as_bytes()).await);
+        let mut answer = Vec::new();
+        drop(client.read_to_end(&mut answer).await);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(!answer.contains(" 200 "), "{answer}");
+        stop.cancel();
+        serving.await.unwrap();
+    }
+}
