@@ -61,7 +61,6 @@ pub(super) fn around(flowing: Router<Site>, whole: Router<Site>, cache: Option<R
     router.layer(TraceLayer::new_for_http())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer calls it so")]
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     let text = "this page failed; the daemon goes on, and its log says more";

@@ -159,12 +159,12 @@ impl Inner {
 
     /// Forgets a file and removes it. Blocks for an instant.
     pub(super) fn drop_item(&self, item: &Item) {
-        let is_current = |kept: &Item| kept.packed == item.packed;
-        let mut shelf = self.shelf();
-        if shelf.peek(&item.nar_hash).is_some_and(is_current) {
-            shelf.remove(&item.nar_hash);
+        let is_current = |found: &Item| found.packed == item.packed;
+        let mut here = self.shelf();
+        if here.peek(&item.nar_hash).is_some_and(is_current) {
+            here.remove(&item.nar_hash);
         }
-        drop(shelf);
+        drop(here);
         remove(&self.path(item));
     }
 

@@ -122,7 +122,7 @@ impl NarCache {
                     found.push((about.modified()?, Item::new(nar_hash, packed, None)));
                 }
                 Some(_) => cached::remove(&entry.path()),
-                None if name.starts_with(PARTIAL) || name.ends_with(".zst") => cached::remove(&entry.path()),
+                None if name.starts_with(PARTIAL) || shelf::is_ours(name) => cached::remove(&entry.path()),
                 None => {}
             }
         }

@@ -163,6 +163,12 @@ pub(super) fn parse_name(name: &str, level: i32) -> Option<(NarHash, Packed)> {
     (self::name(&nar_hash, &packed, level) == name).then_some((nar_hash, packed))
 }
 
+/// Whether a file of this name was made by a cache, of whichever layout and level.
+pub(super) fn is_ours(name: &str) -> bool {
+    name.strip_suffix(".zst")
+        .is_some_and(|stem| stem.len() > 2 * 52 && stem.contains('-'))
+}
+
 /// A name of a file that is being written.
 pub(super) fn partial_name(nar_hash: &NarHash, nth: u64) -> String {
     format!("{PARTIAL}{}-{nth}", HEXLOWER.encode(&nar_hash.0[..8]))

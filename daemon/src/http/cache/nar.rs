@@ -51,7 +51,7 @@ pub(super) async fn nar(
         Err(error) if is_unavailable(&error) && address.form == Form::Packed => {
             // The hash in the address says what must come, and the file has it.
             if let Some(file) = cache.nars.get(&address.nar_hash).await {
-                return Ok(asked.from_file(&file));
+                return Ok(asked.of_file(&file));
             }
             return Err(error.into());
         }
@@ -141,7 +141,7 @@ impl Asked {
         // Twice at most: a file that is evicted as soon as it is whole is not waited for again.
         for _ in 0..2 {
             if let Some(file) = cache.nars.get(hash).await {
-                return Ok(self.from_file(&file));
+                return Ok(self.of_file(&file));
             }
             if self.is_head {
                 return Ok(self.unknown_length(body::unsaid()));
@@ -169,7 +169,7 @@ impl Asked {
         self.on_the_fly(cache, info).await
     }
 
-    fn from_file(&self, file: &CachedNar) -> Response {
+    fn of_file(&self, file: &CachedNar) -> Response {
         nar_sent(NarFrom::Disk);
         self.known_length(file.packed().file_size, |from, to| {
             let mut pieces = file.read(from, to);
