@@ -75,6 +75,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             key.public()
         );
     }
+    let public_keys = keys.iter().map(|key| key.public().to_string()).collect();
     let signer = Signer::new(keys, config.store_dir.clone(), index.clone());
     let nars = nar_cache(&config).await?;
     let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
@@ -117,7 +118,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
     if let Some(listener) = http {
-        let cache = nars.map(|nars| Cache::new(core.clone(), nars, Vec::new()));
+        let cache = nars.map(|nars| Cache::new(core.clone(), nars, public_keys));
         core.stop
             .listeners
             .spawn(serve_http(listener, ci.clone(), cache, guard));
