@@ -299,19 +299,15 @@ impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
         let before = out.filled().len();
         std::task::ready!(std::pin::Pin::new(&mut self.inner).poll_read(cx, out))?;
         let read = (out.filled().len() - before) as u64;
-        match self.left.checked_sub(read) {
-            Some(left) => {
-                self.left = left;
-                std::task::Poll::Ready(Ok(()))
-            }
-            // A reader that fails must not have given anything.
-            None => {
-                out.set_filled(before);
-                std::task::Poll::Ready(Err(std::io::Error::other(format!(
-                    "objects of more than {} bytes are refused (`nar_bytes` in [limits])",
-                    self.limit
-                ))))
-            }
+        if let Some(left) = self.left.checked_sub(read) {
+            self.left = left;
+            return std::task::Poll::Ready(Ok(()));
         }
+        // A reader that fails must not have given anything.
+        out.set_filled(before);
+        std::task::Poll::Ready(Err(std::io::Error::other(format!(
+            "objects of more than {} bytes are refused (`nar_bytes` in [limits])",
+            self.limit
+        ))))
     }
 }

@@ -214,7 +214,7 @@ mod tests {
         let place = places.admit(IpAddr::from([127, 0, 0, 1])).unwrap();
         let mut server = Patient::new(server, Arc::new(place));
         let stalled = loop {
-            match server.write(&[0; 64 * 1024]).await {
+            match server.write(&[0; 16 * 1024]).await {
                 Ok(_) => {}
                 Err(error) => break error,
             }

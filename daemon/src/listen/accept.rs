@@ -210,16 +210,14 @@ impl Reception {
                 return None;
             }
         };
-        match greeted {
-            Ok(greeted) => greeted.filter(|_| place.keep()),
-            Err(_) => {
-                debug!(
-                    principal = who.name(),
-                    "a client did not shake hands within {} s (`handshake_time` in [limits])",
-                    self.handshake_time.as_secs()
-                );
-                None
-            }
+        if let Ok(greeted) = greeted {
+            return greeted.filter(|_| place.keep());
         }
+        debug!(
+            principal = who.name(),
+            "a client did not shake hands within {} s (`handshake_time` in [limits])",
+            self.handshake_time.as_secs()
+        );
+        None
     }
 }

@@ -233,7 +233,7 @@ impl Holder {
                 self.remote.close_idle();
                 self.set.close_idle();
                 // Who asked may have gone.
-                drop(done.send(()));
+                let _ = done.send(());
                 None
             }
         }
@@ -244,10 +244,7 @@ impl Holder {
         if self.open.as_ref().is_some_and(|open| open.ends <= Instant::now()) {
             drop(self.end().await);
         }
-        let generation = match self.shared.current() {
-            Some(generation) => generation,
-            None => Arc::default(),
-        };
+        let generation = self.shared.current().unwrap_or_default();
         let mut lacking = generation.lacking(paths, with_infos, self.terms.room);
         // Asked for again and again before it was learned.
         lacking.sort_unstable();
@@ -275,13 +272,12 @@ impl Holder {
         paths: &[StorePath],
         with_infos: bool,
     ) -> Result<(), String> {
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => {
-                let link = self.remote.connect().await.map_err(|error| told(&error))?;
-                let ends = Instant::now() + self.terms.life;
-                self.open.insert(Open { link, ends })
-            }
+        let open = if let Some(open) = &mut self.open {
+            open
+        } else {
+            let link = self.remote.connect().await.map_err(|error| told(&error))?;
+            let ends = Instant::now() + self.terms.life;
+            self.open.insert(Open { link, ends })
         };
         take_roots(&mut open.link, paths).await.map_err(|error| told(&error))?;
         if with_infos {

@@ -25,9 +25,8 @@ impl Warm {
     /// Notes what was set.
     pub(crate) fn note(&mut self, options: &SetOptions) {
         self.settings = match self.settings {
-            Settings::ByName => Settings::ByName,
             Settings::Configured | Settings::OfClient if options.overrides.is_empty() => Settings::OfClient,
-            Settings::Configured | Settings::OfClient => Settings::ByName,
+            Settings::Configured | Settings::OfClient | Settings::ByName => Settings::ByName,
         };
     }
 }

@@ -170,10 +170,10 @@ mod tests {
         rules: &Rules,
         uid: u32,
         gid: u32,
-        lowered: Option<Lowered>,
+        lowered: impl Into<Option<Lowered>>,
     ) -> Result<(String, bool, bool), NotAdmitted> {
         rules
-            .decide(Peer { uid, gid }, lowered.as_ref(), &Fake)
+            .decide(Peer { uid, gid }, lowered.into().as_ref(), &Fake)
             .map(|who| (who.name().to_owned(), who.is_trusted(), who.is_local()))
     }
 

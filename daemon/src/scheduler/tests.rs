@@ -559,7 +559,7 @@ fn closure(inputs: &[Vec<usize>], roots: &[usize]) -> BTreeSet<usize> {
 
 /// Every second one is a request.
 fn wisher(at: usize) -> Wisher {
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         EvaluationId(at as i64).into()
     } else {
         RequestId(at as u64).into()

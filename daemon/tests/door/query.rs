@@ -121,10 +121,10 @@ async fn every_question_is_answered_as_by_the_store_itself(#[case] version: NixV
             let expected = seen(&at(&store, &direct, words), &direct);
             let found = seen(&at(&store, &through, words), &through);
             // The store's version and what we say of ours differ.
-            if words[1..] != ["store", "ping"] {
-                assert_eq!(found, expected, "{round}: {words:?}");
-            } else {
+            if words[1..] == ["store", "ping"] {
                 assert_eq!(found.0, expected.0, "{round}: {words:?}: {found:?}");
+            } else {
+                assert_eq!(found, expected, "{round}: {words:?}");
             }
         }
         poll_until("the store's paths to be known", || {

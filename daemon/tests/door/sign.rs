@@ -242,7 +242,9 @@ async fn a_key_that_is_added_later_signs_without_reading_again() {
     daemon.stop().await;
 
     // If these were read now, they would be found to be other than the store says.
-    outputs.values().for_each(|out| tamper(&store.physical(out)));
+    for out in outputs.values() {
+        tamper(&store.physical(out));
+    }
     let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     let daemon = start(signing(config(home.path(), &store, 2), &files)).await.unwrap();
     let mut door = connect(&daemon.socket).await;

@@ -115,9 +115,9 @@ async fn whoever_follows_reads_the_same_bytes_as_from_the_file_and_as_packed_on_
             packed[middle as usize..].iter().copied().take(3).collect::<Vec<_>>()
         );
 
-        let mut packer = Packer::new(nar(&content, 1 << 30), hash, OPTIONS.level);
+        let mut streamed = Packer::new(nar(&content, 1 << 30), hash, OPTIONS.level);
         let mut flying = Vec::new();
-        while let Some(frame) = packer.next().await.unwrap() {
+        while let Some(frame) = streamed.next().await.unwrap() {
             flying.extend_from_slice(&frame);
         }
         assert_eq!(flying, packed, "{length} bytes");
@@ -317,9 +317,7 @@ async fn what_cannot_be_kept_is_no_fault_of_the_nar() {
     std::fs::remove_dir_all(dir.path()).unwrap();
     let content = &content[..1_000];
     let hash = NarHash::of(content);
-    let fault = all(ticket(&cache, &hash).fill(nar(&content, 70_000)))
-        .await
-        .unwrap_err();
+    let fault = all(ticket(&cache, &hash).fill(nar(content, 70_000))).await.unwrap_err();
     assert!(matches!(fault, Fault::File(_)), "no folder: {fault:?}");
     assert!(cache.get(&kept).await.is_none());
     assert_eq!(cache.bytes(), 0);

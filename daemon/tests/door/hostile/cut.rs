@@ -50,7 +50,7 @@ async fn all_end(socket: &Path, inputs: Vec<Vec<u8>>) {
         let mut raw = Raw::ours(&socket).await;
         raw.send(&input).await;
         raw.end().await;
-        raw.to_the_end().await;
+        raw.rest().await;
     }
     let mut running = JoinSet::new();
     for input in inputs {

@@ -69,10 +69,14 @@ async fn features_in_any_number_are_harmless_and_ours_are_shown_to_who_lists_the
     ] {
         let mut stream = UnixStream::connect(scene.socket()).await.unwrap();
         let mut said = words(&[MAGIC, 0x126, listed.len() as u64]);
-        listed.iter().for_each(|name| said.extend(string(name)));
+        for name in &listed {
+            said.extend(string(name));
+        }
         stream.write_all(&said).await.unwrap();
         let mut expected = words(&[0x6478_696f, 0x126, shown.len() as u64]);
-        shown.iter().for_each(|_| expected.extend_from_slice(&ours));
+        for _ in &shown {
+            expected.extend_from_slice(&ours);
+        }
         let mut heard = vec![0; expected.len()];
         stream.read_exact(&mut heard).await.unwrap();
         assert_eq!(heard, expected);

@@ -202,7 +202,7 @@ async fn heavy_slow_and_many_clients_do_not_slow_the_others() {
     for _ in 0..50 {
         let mut raw = Raw::ours(&socket).await;
         slow.spawn(async move {
-            let request = [&1_u64.to_le_bytes()[..], &40_000_u64.to_le_bytes(), &[b'x'; 40_000]].concat();
+            let request = [&1_u64.to_le_bytes()[..], &40_000_u64.to_le_bytes(), &vec![b'x'; 40_000]].concat();
             let mut each = tokio::time::interval(Duration::from_secs(1));
             for byte in request {
                 each.tick().await;

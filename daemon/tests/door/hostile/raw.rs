@@ -123,7 +123,7 @@ impl Raw {
     }
 
     /// Everything up to the end of the connection.
-    pub(super) async fn to_the_end(&mut self) -> Vec<u8> {
+    pub(super) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await {
             assert!(self.heard.len() < 64 << 20, "the daemon never stops talking");
         }
