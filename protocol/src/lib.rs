@@ -1,8 +1,9 @@
 //! The Nix worker protocol, versions 1.18 to 1.38, and what nixci adds to it.
 //!
-//! [`types`], [`wire`], [`op`], [`handshake`] and [`log`] are sans-io: bytes in, values out, and back.
+//! [`types`], [`wire`], [`op`], [`handshake`], [`log`] and [`binary_cache`] are sans-io: bytes in, values out, and back.
 //! [`io`], [`client`] and [`server`] are the Tokio half. Nothing here touches a file or a database.
 
+pub mod binary_cache;
 pub mod client;
 pub mod handshake;
 pub mod io;

@@ -41,6 +41,7 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
 #[case("path_stream")]
 #[case("control")]
 #[case("derivation")]
+#[case("narinfo")]
 #[case("spool")]
 fn a_target_keeps_its_promises(#[case] name: &str) {
     let target = target(name);

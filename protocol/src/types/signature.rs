@@ -18,7 +18,7 @@ pub struct Signature {
 pub struct SignatureError(String);
 
 impl Signature {
-    /// Puts a signature together; the name must be neither empty nor contain a colon.
+    /// Puts a signature together; the name must be neither empty nor contain a colon, white space or control characters.
     pub fn new(name: &str, bytes: [u8; 64]) -> Result<Self, SignatureError> {
         if !check_key_name(name) {
             return Err(SignatureError(shorten(name)));
@@ -49,9 +49,10 @@ impl Signature {
     }
 }
 
-/// Whether a key may have this name.
+/// Whether a key may have this name. In a narinfo it is part of a line.
 pub(super) fn check_key_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(':')
+    let is_foreign = |c: char| c == ':' || c.is_whitespace() || c.is_control();
+    !name.is_empty() && !name.contains(is_foreign)
 }
 
 impl FromStr for Signature {

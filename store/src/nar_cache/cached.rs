@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use nixci_protocol::binary_cache::Packed;
 use nixci_protocol::types::{Hash, NarHash};
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
 use super::chunks::{self, CHUNK, Pool};
-use super::shelf::{Item, Packed};
+use super::shelf::Item;
 use super::{Inner, NarCache, shelf};
 
 /// A use sooner than this after the last one is not written to disk: the order of use survives a restart about so well.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use nixci_protocol::binary_cache::Packed;
 use nixci_protocol::op::Nar;
 use nixci_protocol::types::{Hash, NarHash};
 use sha2::{Digest as _, Sha256};
@@ -18,7 +19,7 @@ use tracing::warn;
 use super::cached::{blocking, remove};
 use super::chunks::{self, Pool};
 use super::pack::{PackError, Packer};
-use super::shelf::{self, Item, Packed};
+use super::shelf::{self, Item};
 use super::{Inner, NarCache};
 
 /// What can be done about a NAR that is not in the cache.

@@ -30,7 +30,6 @@ use tokio::sync::{Semaphore, watch};
 pub use cached::{CachedNar, Pieces};
 pub use fill::{Claim, Fault, Follower, Ticket};
 pub use pack::{BLOCK, PackError, Packer};
-pub use shelf::Packed;
 
 use chunks::Pool;
 use fill::State;

@@ -5,20 +5,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use data_encoding::HEXLOWER;
+use nixci_protocol::binary_cache::Packed;
 use nixci_protocol::types::{Hash, NarHash, nix32};
 use tokio::sync::Semaphore;
 
 /// The layout of files: others than this one are not read.
 const LAYOUT: &str = "v1";
-
-/// A compressed NAR: what a narinfo says of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packed {
-    /// SHA-256 of the compressed bytes.
-    pub file_hash: Hash,
-    /// How many there are.
-    pub file_size: u64,
-}
 
 /// A file, and when it was found to hold what its name says.
 #[derive(Debug, Clone)]

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use nixci_protocol::binary_cache::{self, About, Form, NarAddress};
 use nixci_protocol::io::NarScanner;
-use nixci_protocol::testing::{Target, seeds as wire_seeds, targets as wire_targets};
+use nixci_protocol::testing::{Target, negotiated, seeds as wire_seeds, targets as wire_targets};
 use nixci_protocol::types::{
-    ContentAddress, ContentAddressMethod, DrvPath, Hash, NarHash, PathInfo, StoreDir, StorePath, UnkeyedPathInfo,
-    make_content_addressed_path,
+    ContentAddress, ContentAddressMethod, DrvPath, Hash, NarHash, PathInfo, Signature, StoreDir, StorePath,
+    UnkeyedPathInfo, make_content_addressed_path, nix32,
 };
+use nixci_protocol::wire::{decode, encode};
 
 use crate::derivation::Derivation;
 use crate::spool::{Authority, Rules, verify};
@@ -19,6 +21,10 @@ pub fn targets() -> Vec<Target> {
     all.push(Target {
         name: "derivation",
         run: derivation,
+    });
+    all.push(Target {
+        name: "narinfo",
+        run: narinfo,
     });
     all.push(Target {
         name: "spool",
@@ -50,6 +56,45 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
         ]
         .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
         .into(),
+        "narinfo" => {
+            let on = negotiated(38, false);
+            let path = |name: &str| StorePath::new([7; 20], name).expect("a name");
+            let mut info = PathInfo {
+                path: path("app"),
+                info: UnkeyedPathInfo {
+                    deriver: None,
+                    nar_hash: NarHash::of(b"nar"),
+                    references: BTreeSet::new(),
+                    registration_time: 1,
+                    nar_size: 120,
+                    ultimate: false,
+                    signatures: BTreeSet::new(),
+                    ca: None,
+                },
+            };
+            let bare = encode(&on, &info).to_vec();
+            info.info.deriver = Some(path("app.drv"));
+            info.info.references = [path("app"), path("lib")].into();
+            info.info.signatures = [Signature::new("ci.example.org-1", [7; 64]).expect("a name")].into();
+            info.info.ca = Some(ContentAddress {
+                method: ContentAddressMethod::Nar,
+                hash: Hash::sha256_of(b"nar"),
+            });
+            let full = encode(&on, &info).to_vec();
+            let address = NarAddress {
+                path: [7; 20],
+                nar_hash: NarHash::of(b"nar"),
+                form: Form::Packed,
+            };
+            let address = address.to_string();
+            let about = format!("{}.narinfo", nix32::encode(&[7; 20]));
+            vec![
+                ("bare".to_owned(), bare),
+                ("full".to_owned(), full),
+                ("address".to_owned(), address["nar/".len()..].as_bytes().to_vec()),
+                ("about".to_owned(), about.into_bytes()),
+            ]
+        }
         "spool" => {
             let nar = nixci_protocol::testing::nar();
             (0..4).map(|how| (format!("how-{how}"), [&[how][..], &nar].concat())).collect()
@@ -70,6 +115,35 @@ fn derivation(data: &[u8]) {
         let again = StorePath::from_base_name(&input.base_name()).expect("a path is one");
         assert_eq!(&again, input);
     }
+}
+
+/// What a narinfo says of a path is read in it by another reader than ours, line for line; an address that is understood
+/// has one spelling.
+fn narinfo(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Some(address) = NarAddress::parse(text) {
+            assert_eq!(address.to_string(), format!("nar/{text}"));
+        }
+        if let Some(Ok(About::Narinfo(digest) | About::Listing(digest))) = About::parse(text) {
+            assert_eq!(text.split('.').next(), Some(nix32::encode(&digest).as_str()));
+        }
+    }
+    let Ok((info, _)) = decode::<PathInfo>(&negotiated(38, false), data) else {
+        return;
+    };
+    if info.info.nar_size == 0 {
+        return;
+    }
+    let text = binary_cache::narinfo(&StoreDir::default(), &info, None);
+    let read = nix_narinfo::NarInfo::parse_in(&nix_derivation::StoreDir::default(), text.as_bytes());
+    let read = read.unwrap_or_else(|error| panic!("{error} in:\n{text}"));
+    assert_eq!(read.nar_size(), info.info.nar_size);
+    assert_eq!(read.references().len(), info.info.references.len());
+    assert_eq!(read.deriver().is_some(), info.info.deriver.is_some());
+    assert_eq!(read.content_address().is_some(), info.info.ca.is_some());
+    assert_eq!(read.signatures().len(), info.info.signatures.len());
+    assert!(read.extensions().is_empty(), "a line of the peer's own in:\n{text}");
+    assert_eq!(read.file_size(), None, "a line of the peer's own in:\n{text}");
 }
 
 /// Content that is accepted is a NAR, and what proves nothing is accepted only from who is trusted.

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use nixci_protocol::types::StorePathError;
+use nixci_protocol::types::{NarHash, StorePathError, nix32};
 use tracing::{error, warn};
 
 use super::conditional::has_it;
@@ -97,4 +97,9 @@ pub(super) fn whole(
     }
     let kind: [(HeaderName, &str); 1] = [(CONTENT_TYPE, kind)];
     (common, kind, body.into()).into_response()
+}
+
+/// The tag of a text: it changes with every change of the text.
+pub(super) fn etag(text: &str) -> String {
+    format!("\"{}\"", nix32::encode(&NarHash::of(text.as_bytes()).0[..20]))
 }

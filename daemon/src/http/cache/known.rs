@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nixci_protocol::binary_cache::{self, Packed};
 use nixci_protocol::types::PathInfo;
-use nixci_store::nar_cache::Packed;
 
-use super::{Cache, narinfo};
+use super::{Cache, answer};
 use crate::objects::ObjectError;
 
 /// A path that was found, and its narinfo.
@@ -52,11 +52,11 @@ impl Cache {
         {
             return Ok(Some(kept));
         }
-        let narinfo = narinfo::text(&self.core.config.store_dir, &info, packed);
+        let narinfo = binary_cache::narinfo(&self.core.config.store_dir, &info, packed);
         let known = Arc::new(Known {
             info,
             packed,
-            etag: narinfo::etag(&narinfo),
+            etag: answer::etag(&narinfo),
             narinfo: narinfo.into(),
         });
         self.known.insert(*digest, known.clone());

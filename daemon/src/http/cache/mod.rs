@@ -11,7 +11,6 @@
 //! What nobody has is 404 for a minute. When a store that might have it does not answer, that is 503, which clients try
 //! again, and not 404, which they remember.
 
-mod address;
 mod answer;
 mod body;
 mod conditional;
@@ -31,12 +30,12 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use nixci_protocol::binary_cache::{About, NoHashPart};
 use nixci_protocol::op::Nar;
 use nixci_protocol::types::{NarHash, StorePath};
 use nixci_store::nar_cache::NarCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::address::About;
 use self::answer::Refusal;
 use self::known::Known;
 use crate::core::Core;
@@ -147,7 +146,7 @@ async fn top(
     match About::parse(&name) {
         Some(Ok(About::Narinfo(digest))) => narinfo::narinfo(&cache, &digest, &headers).await,
         Some(Ok(About::Listing(digest))) => listing::listing(&cache, &digest, &headers).await,
-        Some(Err(address::NoHashPart)) => {
+        Some(Err(NoHashPart)) => {
             let text = "expected the 32 base 32 characters of a store path's hash in front of the dot";
             Err(Refusal::Nonsense(text.to_owned()))
         }

@@ -6,6 +6,7 @@ use axum::http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_R
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
+use nixci_protocol::binary_cache::{Form, NarAddress};
 use nixci_protocol::op::Nar;
 use nixci_protocol::types::{Hash, NarHash, PathInfo};
 use nixci_store::nar_cache::{BLOCK, CachedNar, Claim, Fault, Follower, PackError, Packer};
@@ -13,7 +14,6 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
-use super::address::{Form, NarAddress};
 use super::answer::{FOR_EVER, Refusal};
 use super::body::{self, NobodyReads, Sink};
 use super::conditional::{Part, Wanted, has_it, wanted};

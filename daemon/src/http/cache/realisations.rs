@@ -6,8 +6,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use nixci_protocol::types::{DrvOutput, OutputName, StorePath};
 
+use super::Cache;
 use super::answer::{self, Refusal};
-use super::{Cache, narinfo};
 
 const KIND: &str = "application/json";
 
@@ -20,7 +20,7 @@ pub(super) async fn by_hash(
     let found = cache.core.objects.realisation(&id).await?;
     let found = found.ok_or_else(|| Refusal::Missing(format!("no store here knows where {id} was realised")))?;
     let json = found.to_json();
-    let etag = narinfo::etag(&json);
+    let etag = answer::etag(&json);
     Ok(answer::whole(&headers, KIND, &etag, answer::FOR_A_MINUTE, json))
 }
 

@@ -1,10 +1,10 @@
 //! The addresses of a binary cache.
 
-use nixci_protocol::types::{NarHash, nix32};
+use crate::types::{NarHash, nix32};
 
 /// How a NAR is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// As it is.
     Plain,
     /// In zstd frames.
@@ -14,15 +14,19 @@ pub(super) enum Form {
 /// The address of a NAR: `<hash part of the path>-<hash of the NAR>.nar`, and `.zst` where it is packed. It says all that is
 /// needed to find the NAR, and it never means another one: a path that was built anew with other content has another address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NarAddress {
-    pub(super) path: [u8; 20],
-    pub(super) nar_hash: NarHash,
-    pub(super) form: Form,
+pub struct NarAddress {
+    /// The digest of the path.
+    pub path: [u8; 20],
+    /// The hash of the NAR as it is, not packed.
+    pub nar_hash: NarHash,
+    /// How it is sent.
+    pub form: Form,
 }
 
 impl NarAddress {
-    /// Reads what follows `nar/`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// Reads what follows `nar/`; none when it is no address.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (stem, form) = match text.strip_suffix(".zst") {
             Some(stem) => (stem, Form::Packed),
             None => (text, Form::Plain),
@@ -49,7 +53,7 @@ impl std::fmt::Display for NarAddress {
 
 /// What is at the top of the cache, named after the hash part of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub enum About {
     /// `<hash part>.narinfo`.
     Narinfo([u8; 20]),
     /// `<hash part>.ls`.
@@ -58,11 +62,12 @@ pub(super) enum About {
 
 /// A name at the top that belongs to the cache, but has no hash part in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NoHashPart;
+pub struct NoHashPart;
 
 impl About {
     /// Reads a name; none when it is none of the cache's.
-    pub(super) fn parse(name: &str) -> Option<Result<Self, NoHashPart>> {
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Result<Self, NoHashPart>> {
         let (hash, about): (_, fn([u8; 20]) -> Self) = match name.rsplit_once('.')? {
             (hash, "narinfo") => (hash, Self::Narinfo),
             (hash, "ls") => (hash, Self::Listing),
