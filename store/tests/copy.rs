@@ -239,8 +239,9 @@ async fn a_store_elsewhere_is_no_local_store() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("not on this machine"), "{error}");
+    // As stock Nix does, whatever the store directory is called.
     let store = LocalStore::open_in(Some("local?root=/x"), environment()).unwrap();
-    assert_eq!(store.physical_dir(), "/x/srv/store");
+    assert_eq!(store.physical_dir(), "/x/nix/store");
     let store = LocalStore::open_in(None, environment().set("NIX_REMOTE", "unix:///s?real=/y")).unwrap();
     assert_eq!(
         (store.physical_dir().to_str(), store.store_dir().as_str()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -329,12 +330,14 @@ impl TestDaemon {
             .expect("nix-daemon starts");
         let process = &mut *self.process.lock().expect("nobody panics while holding this");
         let child = process.insert(child);
-        poll_until(&format!("nix-daemon {} to accept connections", self.version), || {
+        let stream = poll_until(&format!("nix-daemon {} to accept connections", self.version), || {
             if let Ok(Some(status)) = child.try_wait() {
                 panic!("nix-daemon {} ended at once, {status}: {}", self.version, self.log());
             }
             UnixStream::connect(self.socket()).ok()
         });
+        let greeted = greet(stream);
+        greeted.unwrap_or_else(|error| panic!("nix-daemon {}: {error}: {}", self.version, self.log()));
     }
 
     /// The process id of the listening daemon, while it runs.
@@ -344,6 +347,23 @@ impl TestDaemon {
             .expect("nobody panics while holding this")
             .as_ref()
             .map(Child::id)
+    }
+}
+
+/// A handshake of protocol 1.21 to its end, at which the store is open: the first connections to a fresh store, when they come
+/// at the same time, may find its database busy.
+fn greet(mut stream: UnixStream) -> io::Result<()> {
+    let word = |number: u64| number.to_le_bytes();
+    let mut magic_and_version = [0; 16];
+    stream.write_all(&word(0x6e69_7863))?;
+    stream.read_exact(&mut magic_and_version)?;
+    stream.write_all(&[word(0x115), word(0), word(0)].concat())?;
+    let mut last = [0; 8];
+    stream.read_exact(&mut last)?;
+    if last == word(0x616c_7473) {
+        Ok(())
+    } else {
+        Err(io::Error::other("the handshake ended in an error"))
     }
 }
 

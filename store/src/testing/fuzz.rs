@@ -91,7 +91,7 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             vec![
                 ("bare".to_owned(), bare),
                 ("full".to_owned(), full),
-                ("address".to_owned(), address["nar/".len()..].as_bytes().to_vec()),
+                ("address".to_owned(), address.as_bytes()["nar/".len()..].to_vec()),
                 ("about".to_owned(), about.into_bytes()),
             ]
         }

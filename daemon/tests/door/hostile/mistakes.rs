@@ -113,7 +113,11 @@ fn table() -> Vec<(Vec<u8>, &'static str, After)> {
             "must be hashed with sha256",
             Works,
         ),
-        (add_to_store("x", "fixed:md5", b"x"), "which is not supported", Works),
+        (
+            add_to_store("x", "fixed:git:sha1", b"x"),
+            "which is not supported",
+            Works,
+        ),
         (
             add_to_store("x", "fixed:r:sha256", b"this is not a NAR"),
             "malformed NAR",
