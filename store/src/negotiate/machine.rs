@@ -1,9 +1,16 @@
 //! The machine: which paths to read, which to ask about, and what is missing in the end. No I/O, no time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use nixci_protocol::types::StorePath;
+
+use super::memory::Digests;
+
+/// Paths that are looked below beyond the speculative levels because memory has them not: what changed since is a small
+/// part, and if it is not then memory says little.
+const AHEAD: usize = 2_048;
 
 /// What the machine wants next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +28,10 @@ pub enum Step {
 /// A valid path's references are valid, so only paths above the frontier are asked about: the roots, then what missing
 /// paths refer to. From the second round on a question goes twice as many levels below the frontier as the one before,
 /// so a missing part of depth *d* takes about log₂ *d* rounds. References are asked for lazily, level by level.
+///
+/// Memory of what the other store had only says where to look: what it has is asked about like anything else, but not
+/// looked below ahead of the answer, and what it has not is looked below at once, so that a small change takes one round.
+/// When an answer contradicts it, it is not looked at again.
 #[derive(Debug)]
 pub struct Negotiation {
     numbers: HashMap<StorePath, u32, FixedState>,
@@ -37,6 +48,10 @@ pub struct Negotiation {
     levels: u32,
     rounds: u32,
     asked: bool,
+    memory: Option<Arc<Digests>>,
+    /// How many more paths are looked below because memory has them not.
+    ahead: usize,
+    contradicted: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +86,9 @@ impl Negotiation {
             levels: 0,
             rounds: 0,
             asked: false,
+            memory: None,
+            ahead: 0,
+            contradicted: false,
         };
         for root in roots {
             let root = this.number(root);
@@ -81,6 +99,28 @@ impl Negotiation {
         }
         this.question.clone_from(&this.roots);
         this
+    }
+
+    /// As [`Self::new`], with a memory of paths that were valid; it may be wrong in any way.
+    pub fn remembering(roots: impl IntoIterator<Item = StorePath>, memory: Arc<Digests>) -> Self {
+        let mut this = Self::new(roots);
+        if !memory.is_empty() {
+            this.memory = Some(memory);
+            this.ahead = AHEAD;
+        }
+        this
+    }
+
+    /// Whether something that memory has is missing.
+    #[must_use]
+    pub fn contradicts_memory(&self) -> bool {
+        self.contradicted
+    }
+
+    /// What was answered to be valid so far.
+    pub fn valid(&self) -> impl Iterator<Item = &StorePath> {
+        let valid = self.nodes.iter().filter(|node| node.state == State::Valid);
+        valid.map(|node| &node.path)
     }
 
     /// How many questions were answered so far.
@@ -104,6 +144,7 @@ impl Negotiation {
                 return Step::Read(unread);
             }
             if self.question.is_empty() {
+                self.memory = None;
                 return Step::Done(self.missing());
             }
             self.asked = true;
@@ -139,9 +180,13 @@ impl Negotiation {
             let state = if is_valid(position) {
                 State::Valid
             } else {
+                self.contradicted |= self.is_remembered(*node);
                 State::Missing
             };
             self.nodes[*node as usize].state = state;
+        }
+        if self.contradicted {
+            self.memory = None;
         }
         if self.rounds == 1 {
             for root in self.roots.clone() {
@@ -174,6 +219,13 @@ impl Negotiation {
 
     fn references(&self, node: u32) -> &[u32] {
         self.nodes[node as usize].references.as_deref().unwrap_or_default()
+    }
+
+    fn is_remembered(&self, node: u32) -> bool {
+        let path = &self.nodes[node as usize].path;
+        self.memory
+            .as_ref()
+            .is_some_and(|memory| memory.contains(path.digest()))
     }
 
     fn put_in_question(&mut self, node: u32) {
@@ -218,9 +270,19 @@ impl Negotiation {
 
     /// Adds levels below the frontier to the question, and gives back paths whose references that takes.
     fn look_below_frontier(&mut self) -> Option<Vec<StorePath>> {
-        while self.level < self.levels && self.layer < self.question.len() {
+        while self.layer < self.question.len() {
             let layer = self.layer..self.question.len();
-            let unread: Vec<_> = (self.question[layer.clone()].iter())
+            let mut below = self.question[layer.clone()].to_vec();
+            below.retain(|node| !self.is_remembered(*node));
+            if self.level >= self.levels {
+                if self.memory.is_none() || below.len() > self.ahead {
+                    break;
+                }
+                self.ahead -= below.len();
+                // Not taken off again when the machine is back with what it has to read.
+                self.levels = self.level + 1;
+            }
+            let unread: Vec<_> = (below.iter())
                 .map(|node| &self.nodes[*node as usize])
                 .filter(|node| node.references.is_none())
                 .map(|node| node.path.clone())
@@ -230,8 +292,7 @@ impl Negotiation {
             }
             self.layer = layer.end;
             self.level += 1;
-            for position in layer {
-                let node = self.question[position];
+            for node in below {
                 for position in 0..self.references(node).len() {
                     self.put_in_question(self.references(node)[position]);
                 }

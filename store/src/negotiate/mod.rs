@@ -1,6 +1,7 @@
 //! What another store lacks of a closure: a machine without I/O, and what drives it.
 
 mod machine;
+mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use nixci_protocol::op::QueryValidPaths;
 use nixci_protocol::types::StorePath;
 
 pub use machine::{Negotiation, Step};
+pub use memory::{Digests, Memory};
 
 use crate::upload::{ObjectSource, SourceError};
 
@@ -79,7 +81,18 @@ pub async fn negotiate<O: Oracle, S: ObjectSource>(
     source: &S,
     roots: impl IntoIterator<Item = StorePath> + Send,
 ) -> Result<Plan, NegotiateError> {
-    let mut machine = Negotiation::new(roots);
+    negotiate_remembering(oracle, source, roots, &Memory::default()).await
+}
+
+/// As [`negotiate`], where the other store was asked before: takes what is remembered of it as a hint, forgets all of
+/// that when it proves wrong, and remembers what is valid now.
+pub async fn negotiate_remembering<O: Oracle, S: ObjectSource>(
+    oracle: &mut O,
+    source: &S,
+    roots: impl IntoIterator<Item = StorePath> + Send,
+    memory: &Memory,
+) -> Result<Plan, NegotiateError> {
+    let mut machine = Negotiation::remembering(roots, memory.known());
     let mut asked = 0;
     loop {
         match machine.next() {
@@ -93,8 +106,12 @@ pub async fn negotiate<O: Oracle, S: ObjectSource>(
                 asked += paths.len();
                 let valid = oracle.valid(&paths).await?;
                 machine.answer(|position| valid.get(position));
+                if machine.contradicts_memory() {
+                    memory.clear();
+                }
             }
             Step::Done(missing) => {
+                memory.learn(machine.valid());
                 return Ok(Plan {
                     missing,
                     rounds: machine.rounds(),

@@ -1,5 +1,7 @@
 //! The machine on random graphs, and on the recorded one.
 
+mod remembered;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use nixci_protocol::types::{StoreDir, StorePath};
@@ -176,11 +178,11 @@ fn recorded_run(
     }
 }
 
-#[test]
-fn the_recorded_sets_take_few_and_small_questions() {
+/// Every path of the recorded graph with its references, and how a path of it is read.
+fn recorded_graph() -> (HashMap<StorePath, Vec<StorePath>>, impl Fn(&str) -> StorePath) {
     let recorded = recorded::whole();
     let dir = StoreDir::default();
-    let parse = |path: &str| dir.parse(path).unwrap();
+    let parse = |path: &str| StoreDir::default().parse(path).unwrap();
     let graph = (recorded.paths().iter())
         .map(|full| {
             let path = parse(full);
@@ -197,9 +199,16 @@ fn the_recorded_sets_take_few_and_small_questions() {
             );
             (path, references)
         })
-        .collect::<HashMap<_, _>>();
-    let base = recorded.roots(Set::Base).into_iter().map(parse).collect::<Vec<_>>();
-    let head = recorded.roots(Set::Head).into_iter().map(parse).collect::<Vec<_>>();
+        .collect();
+    (graph, parse)
+}
+
+#[test]
+fn the_recorded_sets_take_few_and_small_questions() {
+    let recorded = recorded::whole();
+    let (graph, parse) = recorded_graph();
+    let base = recorded.roots(Set::Base).into_iter().map(&parse).collect::<Vec<_>>();
+    let head = recorded.roots(Set::Head).into_iter().map(&parse).collect::<Vec<_>>();
 
     let (plan, questions, read) = recorded_run(&graph, &base, &HashSet::new());
     println!("cold: {} missing, questions {questions:?}, {read} read", plan.len());
