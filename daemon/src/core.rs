@@ -7,6 +7,7 @@ use nixci_protocol::nixci::control::{EvaluationId, Millis};
 use nixci_store::index::Index;
 use nixci_store::index::attempts::{AttemptEnd, AttemptResult};
 use nixci_store::logs::Logs;
+use nixci_store::negotiate::Memory;
 use nixci_store::remote::Remote;
 use nixci_store::spool::Spool;
 use tokio::sync::{Semaphore, broadcast};
@@ -54,6 +55,8 @@ pub(crate) struct BuildStore {
     pub(crate) told: Told,
     /// One permit: who uploads. Two evaluations that share a closure must not upload it twice at once.
     pub(crate) uploading: Semaphore,
+    /// What was sent there or found there; only a hint, for others collect it too.
+    pub(crate) has: Memory,
 }
 
 impl Core {

@@ -9,6 +9,7 @@ use nixci_protocol::wire::FEATURE_GC_REFERRERS;
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
 use nixci_store::nar_cache::{NarCache, NarCacheOptions};
+use nixci_store::negotiate::Memory;
 use nixci_store::remote::{BuildOptions, Remote, RemoteOptions, StoreUri, StoreUriError};
 use nixci_store::spool::Spool;
 use tokio::net::TcpListener;
@@ -169,6 +170,7 @@ fn stores(config: &Config) -> Result<Vec<BuildStore>, StartError> {
                 remote: Remote::new(&store.name, uri(store)?, options),
                 told: Told::default(),
                 uploading: Semaphore::new(1),
+                has: Memory::new(config.limits.known_paths),
             })
         })
         .collect()

@@ -11,4 +11,5 @@ pub mod remote;
 pub mod spool;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod transfer;
 pub mod upload;

@@ -94,7 +94,16 @@ pub(super) async fn collect(
         let note = "nixci: this collects the store behind; what was uploaded and is still in nixci's spool stays";
         exchange.log(LogMessage::line(note)).await;
     }
-    session.upstream.ask(&request, exchange).await
+    let collected = session.upstream.ask(&request, exchange).await;
+    forget(session);
+    collected
+}
+
+/// What was remembered of a store that has deleted paths is of no use any more.
+fn forget(session: &Session) {
+    for store in &session.ci.core.stores {
+        store.has.clear();
+    }
 }
 
 /// What a store that does not know the newer layout would overlook; it would then delete something else.
@@ -134,7 +143,9 @@ pub(super) async fn verify(session: &mut Session, request: op::VerifyStore, exch
     admit(session, privilege, "nix-store --verify")?;
     // What turns out to be gone is no longer valid, whatever protected it.
     let _forgotten = session.ci.core.objects.retire().await;
-    session.upstream.ask(&request, exchange).await
+    let verified = session.upstream.ask(&request, exchange).await;
+    forget(session);
+    verified
 }
 
 pub(super) async fn perm_root(

@@ -171,9 +171,8 @@ impl Upstream {
         }
         let core = self.core.clone();
         let store = core.stores.first().ok_or_else(no_store)?;
-        let _turn = store.uploading.acquire().await;
         let connection = self.connection().await?;
-        forward::forward(connection, &core.spool, paths)
+        forward::forward(&core, store, connection, &paths)
             .await
             .map(drop)
             .map_err(|error| refuse(&error))

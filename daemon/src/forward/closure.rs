@@ -1,19 +1,14 @@
 //! Moving what a store lacks from the spool to it.
 
-use std::collections::BTreeSet;
-
 use nixci_protocol::client::Connection;
-use nixci_protocol::op;
 use nixci_protocol::types::StorePath;
-use nixci_store::negotiate::{Negotiation, Step};
 use nixci_store::spool::Spool;
-use nixci_store::upload::{UploadError, upload};
+use nixci_store::transfer::{TransferError, transfer};
+use nixci_store::upload::{NarReader, Object, ObjectSource, SourceError};
 
 use crate::build;
+use crate::core::{BuildStore, Core};
 use crate::error::told;
-
-/// Paths in one question about validity.
-const PATHS_PER_QUESTION: usize = 20_000;
 
 /// Why a closure did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -35,61 +30,55 @@ pub(crate) enum ForwardError {
     Spool(String),
 }
 
-/// Asks the store what it lacks of the closures of `roots` and uploads that, references first.
+/// The spool, and beyond it paths that must be on the store, of which nothing else is known.
+struct Spooled<'s>(&'s Spool);
+
+impl ObjectSource for Spooled<'_> {
+    async fn references(&self, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>, SourceError> {
+        let found = self.0.references(paths.to_vec()).await?;
+        Ok(found.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    fn absent(&self, paths: &[StorePath]) -> Option<SourceError> {
+        let path = paths.iter().find(|path| !self.0.contains(path))?;
+        Some(SourceError::Missing {
+            path: path.clone(),
+            place: "the spool".to_owned(),
+        })
+    }
+
+    async fn objects(&self, paths: &[StorePath]) -> Result<Vec<Object>, SourceError> {
+        self.0.objects(paths).await
+    }
+
+    async fn nar(&self, path: &StorePath) -> Result<NarReader, SourceError> {
+        ObjectSource::nar(self.0, path).await
+    }
+}
+
+/// Asks a store what it lacks of the closures of `roots`, sends that, and returns how many paths that were. The roots are
+/// kept there for as long as the connection lasts.
 ///
-/// What the spool does not know itself is taken as having no references: it must be on the store.
-/// Cancelling it leaves whole paths behind and a connection that must not be used again.
+/// What the spool does not know itself is taken as having no references: it must be on the store. Two that share a
+/// closure do not send it twice: they take turns. Cancelling it leaves whole paths behind and a connection that must not
+/// be used again.
 pub(crate) async fn forward(
+    core: &Core,
+    store: &BuildStore,
     connection: &mut Connection,
-    spool: &Spool,
-    roots: Vec<StorePath>,
+    roots: &[StorePath],
 ) -> Result<u64, ForwardError> {
-    let mut negotiation = Negotiation::new(roots);
-    let missing = loop {
-        match negotiation.next() {
-            Step::Read(paths) => {
-                let references = spool
-                    .references(paths.clone())
-                    .await
-                    .map_err(|error| ForwardError::Spool(told(&error)))?;
-                for (path, references) in paths.into_iter().zip(references) {
-                    negotiation.know(&path, references.unwrap_or_default());
-                }
-            }
-            Step::Ask(paths) => {
-                let mut found = BTreeSet::new();
-                for chunk in paths.chunks(PATHS_PER_QUESTION) {
-                    let question = op::QueryValidPaths {
-                        paths: chunk.iter().cloned().collect(),
-                        substitute: false,
-                    };
-                    let valid = connection
-                        .call(&question, &mut ())
-                        .await
-                        .map_err(|error| ForwardError::Store(told(&error)))?;
-                    found.extend(valid);
-                }
-                negotiation.answer(|nth| found.contains(&paths[nth]));
-            }
-            Step::Done(missing) => break missing,
+    let _turn = store.uploading.acquire().await;
+    let sent = transfer(connection, &Spooled(&core.spool), roots, &store.has, |_| ()).await;
+    sent.map(|sent| sent.paths).map_err(|error| match &error {
+        TransferError::Store(client) if client.is_remote() && !build::is_about_the_store(&told(&error)) => {
+            ForwardError::Refused(told(&error))
         }
-    };
-    if missing.is_empty() {
-        return Ok(0);
-    }
-    if let Some(path) = missing.iter().find(|path| !spool.contains(path)) {
-        return Err(ForwardError::Missing { path: path.clone() });
-    }
-    let count = missing.len() as u64;
-    upload(connection, spool, &missing, |_| ())
-        .await
-        .map_err(|error| match &error {
-            UploadError::Store(client) if client.is_remote() && !build::is_about_the_store(&told(&error)) => {
-                ForwardError::Refused(told(&error))
-            }
-            UploadError::Store(_) | UploadError::Source(_) | UploadError::Object(_) => {
-                ForwardError::Store(told(&error))
-            }
-        })?;
-    Ok(count)
+        TransferError::Source(SourceError::Missing { path, .. }) => ForwardError::Missing { path: path.clone() },
+        TransferError::Source(error @ SourceError::Spool(_)) => ForwardError::Spool(told(error)),
+        TransferError::Source(_)
+        | TransferError::Store(_)
+        | TransferError::Object(_)
+        | TransferError::Collected { .. } => ForwardError::Store(told(&error)),
+    })
 }

@@ -10,6 +10,7 @@ use nixci_store::remote::Link;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use super::closure::{ForwardError, forward};
 use super::plan;
 use crate::core::{Core, now};
 use crate::error::told;
@@ -101,6 +102,18 @@ impl Holder {
     /// Gives up the connection after it failed.
     pub(super) fn disconnect(&mut self) {
         self.connection = None;
+    }
+
+    /// Sends what is needed of the closures of these paths, and keeps them.
+    pub(super) async fn forward(&mut self, paths: &[StorePath]) -> Result<(), ForwardError> {
+        let core = self.core.clone();
+        let Some(store) = core.store(self.store) else {
+            return Err(ForwardError::Refused("its store is not configured any more".to_owned()));
+        };
+        let connection = self.connection().await.map_err(ForwardError::Store)?;
+        forward(&core, store, connection, paths).await?;
+        self.held.extend_from_slice(paths);
+        Ok(())
     }
 
     /// Takes temporary roots. They are taken again if the connection has to be made anew.

@@ -15,7 +15,7 @@ use nixci_store::index::attempts::{self, AttemptResult};
 use nixci_store::index::{self, DrvId, derivations};
 use tracing::{debug, info, warn};
 
-use super::closure::{ForwardError, forward};
+use super::closure::ForwardError;
 use super::holder::Holder;
 use super::release_if_gone;
 use crate::adopt::{self, AdoptError};
@@ -28,6 +28,8 @@ use crate::scheduler::{Planned, PlannedBuild, StoreId, Wisher};
 
 /// Roots in one `QueryMissing`. A store answers in one go, and its answer must fit into memory.
 const ROOTS_PER_QUESTION: usize = 8_192;
+/// How often derivations are sent that the store cannot read afterwards.
+const TIMES: u32 = 3;
 
 /// Answers one plan, whatever happens.
 pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
@@ -60,14 +62,14 @@ pub(super) async fn run(holder: &mut Holder, roots: Vec<DrvId>) {
             }
             core.scheduler.plan_failed(wisher, store, roots, reason).await
         }
-        Err(PlanError::Refused(_)) if roots.len() > 1 => {
+        Err(PlanError::Refused(_) | PlanError::Unread(_)) if roots.len() > 1 => {
             // One root that can never be built must not hide its neighbours.
             let (left, right) = roots.split_at(roots.len() / 2);
             boxed(holder, left.to_vec()).await;
             boxed(holder, right.to_vec()).await;
             return;
         }
-        Err(PlanError::Refused(reason)) => {
+        Err(PlanError::Refused(reason) | PlanError::Unread(reason)) => {
             warn!(?wisher, "a derivation cannot be forwarded: {reason}");
             match wisher {
                 Wisher::Evaluation(_) => {
@@ -97,6 +99,8 @@ enum PlanError {
     Store(String),
     /// These roots can never be planned.
     Refused(String),
+    /// The store does not have a derivation that it was sent.
+    Unread(String),
 }
 
 impl From<index::Error> for PlanError {
@@ -120,18 +124,6 @@ struct Plan {
     outline: Option<Outline>,
 }
 
-/// Sends what is needed of these closures and keeps the paths there.
-async fn send(holder: &mut Holder, paths: Vec<StorePath>) -> Result<(), PlanError> {
-    let core = holder.core.clone();
-    let Some(store) = core.store(holder.store) else {
-        return Err(PlanError::Refused("its store is not configured any more".to_owned()));
-    };
-    let _turn = store.uploading.acquire().await;
-    let connection = holder.connection().await.map_err(PlanError::Store)?;
-    forward(connection, &core.spool, paths.clone()).await?;
-    holder.hold(paths).await.map_err(PlanError::Store)
-}
-
 async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError> {
     let core = holder.core.clone();
     let Some(store) = core.store(holder.store) else {
@@ -149,7 +141,7 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError
     }
     let ids = roots.to_vec();
     let paths = core.index.read(move |conn| derivations::paths(conn, &ids)).await?;
-    send(holder, paths.clone()).await?;
+    holder.forward(&paths).await?;
     let missing = match asked.as_deref() {
         Some(Asked::Paths {
             missing: Some(missing),
@@ -157,9 +149,11 @@ async fn attempt(holder: &mut Holder, roots: &[DrvId]) -> Result<Plan, PlanError
         }) if of.len() == roots.len() => missing.clone(),
         Some(Asked::Paths { paths: of, .. }) => {
             let wanted = roots.iter().filter_map(|root| of.get(root)).flatten().cloned();
-            ask(holder, wanted.collect()).await?
+            ask_until_read(holder, &paths, wanted.collect()).await?
         }
-        Some(Asked::Derivation(_)) | None => ask(holder, paths.iter().map(all_outputs).collect()).await?,
+        Some(Asked::Derivation(_)) | None => {
+            ask_until_read(holder, &paths, paths.iter().map(all_outputs).collect()).await?
+        }
     };
     let (to_build, to_substitute) = (missing.will_build, missing.will_substitute);
     let is_request = asked.is_some();
@@ -225,7 +219,8 @@ async fn one_that_was_sent(
     sent: &op::BuildDerivation,
     roots: &[DrvId],
 ) -> Result<Plan, PlanError> {
-    send(holder, sent.derivation.input_srcs.iter().cloned().collect()).await?;
+    let inputs: Vec<StorePath> = sent.derivation.input_srcs.iter().cloned().collect();
+    holder.forward(&inputs).await?;
     let build = |drv: &DrvId| PlannedBuild {
         drv: *drv,
         inputs: Vec::new(),
@@ -238,6 +233,22 @@ async fn one_that_was_sent(
     let paths = vec![sent.drv.path().clone(); roots.len()];
     let outline = Some(outline(holder.store, &plan, paths));
     Ok(Plan { plan, outline })
+}
+
+/// Asks the store what it would do. Derivations that it lost since they were sent, with the connection that kept them, are
+/// sent again.
+async fn ask_until_read(
+    holder: &mut Holder,
+    roots: &[StorePath],
+    wanted: Vec<DerivedPath>,
+) -> Result<op::Missing, PlanError> {
+    for _ in 1..TIMES {
+        match ask(holder, wanted.clone()).await {
+            Err(PlanError::Unread(_)) => holder.forward(roots).await?,
+            answer => return answer,
+        }
+    }
+    ask(holder, wanted).await
 }
 
 /// Asks the store what it would do.
@@ -254,7 +265,7 @@ async fn ask(holder: &mut Holder, paths: Vec<DerivedPath>) -> Result<op::Missing
             Err(error) => return Err(PlanError::Store(told(&error))),
         };
         if let Some(unknown) = missing.unknown.iter().find(|path| path.is_derivation()) {
-            return Err(PlanError::Refused(format!(
+            return Err(PlanError::Unread(format!(
                 "store `{name}` cannot read {}; upload it again",
                 core.config.store_dir.display(unknown)
             )));

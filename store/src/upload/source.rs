@@ -16,6 +16,12 @@ pub trait ObjectSource: Sync {
     /// What each path refers to, in the order of the paths.
     fn references(&self, paths: &[StorePath]) -> impl Future<Output = Result<Vec<Vec<StorePath>>, SourceError>> + Send;
 
+    /// Why the first of these cannot be had, where that is known without reading: a source may name paths that only the
+    /// other store is expected to have.
+    fn absent(&self, _paths: &[StorePath]) -> Option<SourceError> {
+        None
+    }
+
     /// What is known of each path, and its NAR if that is small, in the order of the paths. What it returns is held in
     /// memory, so callers ask for a few hundred paths at a time.
     fn objects(&self, paths: &[StorePath]) -> impl Future<Output = Result<Vec<Object>, SourceError>> + Send;
