@@ -19,6 +19,7 @@ use crate::read::Told;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId};
 use crate::shutdown::Shutdown;
+use crate::sign::Signer;
 use crate::submit::Attendance;
 
 /// The shared rooms. Everything in it is a handle or has its own lock; no lock is held across an await.
@@ -32,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) stores: Vec<BuildStore>,
     /// Store objects, wherever they are.
     pub(crate) objects: Objects,
+    /// Who signs what the stores tell of their builds.
+    pub(crate) signer: Signer,
     /// The address of the pages, without a trailing slash.
     pub(crate) pages: Option<String>,
     pub(crate) stop: Shutdown,

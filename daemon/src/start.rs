@@ -97,6 +97,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let objects = Objects::new(rooms, readers, &signer, &config, &stop);
     let core = Arc::new(Core {
         objects,
+        signer,
         index,
         spool,
         logs,

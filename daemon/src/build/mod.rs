@@ -1,19 +1,21 @@
 //! One build on one store.
 //!
 //! On the hot path there is one round trip, `BuildPathsWithResults` on a pooled connection; everything
-//! else about a build is written or asked beside it.
+//! else about a build is written or asked beside it. A derivation that the store had to resolve first is asked about
+//! once more ([`realised`]).
 
 mod classify;
 mod log;
+mod realised;
 
 use std::sync::Arc;
 
-use nixci_protocol::client;
+use nixci_protocol::client::{self, LogSink};
 use nixci_protocol::nixci::control::AttemptId;
 use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_protocol::op;
 use nixci_protocol::types::{
-    BuildMode, BuildResult, BuildStatus, BuiltOutputs, DerivedPath, OutputsSpec, SingleDerivedPath, StorePath,
+    BuildMode, BuildResult, BuildStatus, DerivedPath, OutputsSpec, SingleDerivedPath, StorePath,
 };
 use nixci_store::index::attempts::{self, AttemptResult};
 use nixci_store::index::{self, DrvId, contents, derivations};
@@ -26,6 +28,7 @@ use crate::request::Ending;
 use crate::scheduler::{End, StoreId};
 use crate::{forward, http};
 use classify::{Meaning, classify, clean};
+use realised::Made;
 
 pub(crate) use log::{BuildLog, Told};
 
@@ -82,24 +85,33 @@ async fn attempt(
         }
     };
     let (name, since) = (place.config.name.clone(), now());
-    let (path, attempt) = core
+    let (path, is_resolved, attempt) = core
         .index
         .write(move |tx| {
             let path = derivations::paths(tx, &[drv])?.remove(0);
-            Ok((path, attempts::begin(tx, drv, &name, since)?))
+            let is_resolved = contents::is_resolved_first(tx, drv)?;
+            Ok((path, is_resolved, attempts::begin(tx, drv, &name, since)?))
         })
         .await?;
     // The scheduler is gone only while the daemon stops.
     let _ = core.scheduler.started(drv, place.id, attempt, since).await;
     let stream = core.requests.begin(place.id, drv);
     let mut log = BuildLog::of(core, &place.config.name, path.clone(), attempt, stream);
-    let result = match core.requests.sent(place.id, drv) {
-        Some(sent) => stop.run_until_cancelled(connection.call(&*sent, &mut log)).await,
-        None => stop.run_until_cancelled(ask(&mut connection, &path, &mut log)).await,
+    let mut made = Made::default();
+    let result = if let Some(sent) = core.requests.sent(place.id, drv) {
+        stop.run_until_cancelled(connection.call(&*sent, &mut log)).await
+    } else {
+        let build = async {
+            let result = ask(&mut connection, &path, &mut log).await?;
+            if is_resolved {
+                made.ask_again(&mut connection, &path, &result).await;
+            }
+            Ok(result)
+        };
+        stop.run_until_cancelled(build).await
     };
     drop(connection);
     let mut heard = Told::default();
-    let mut made = BuiltOutputs::default();
     let (result, message) = match result {
         None if core.stop.builds.is_cancelled() => {
             log.abandon();
@@ -108,9 +120,7 @@ async fn attempt(
         None => (AttemptResult::Cancelled, String::new()),
         Some(Ok(result)) => {
             heard.succeeded = result.status.is_success();
-            if result.status == BuildStatus::Built {
-                made = result.built_outputs.clone();
-            }
+            made.told(&result);
             outputs.extend(result.built_outputs.paths().map(|(_, path)| path.clone()));
             let meaning = interpret(&result);
             *ending = Ending::Result(Box::new(result));
@@ -136,12 +146,17 @@ async fn attempt(
     report(core, place, &path, attempt, result, &message);
     let lines = log.finish(&heard).await;
     let (end, at, name) = (core.end(result, message, lines), now(), place.config.name.clone());
-    core.index
+    let is_floating = core
+        .index
         .write(move |tx| {
-            contents::record_realised(tx, drv, &name, &made)?;
-            attempts::finish(tx, attempt, &end, at)
+            let is_floating = made.record(tx, drv, &name)?;
+            attempts::finish(tx, attempt, &end, at)?;
+            Ok(is_floating)
         })
         .await?;
+    if let (Ending::Result(result), true) = (&mut *ending, is_floating) {
+        core.signer.sign_made(&mut result.built_outputs);
+    }
     for path in outputs.iter() {
         // Who asked before it was recorded has seen it without our signature.
         if core.objects.known_info(path).is_some() {
@@ -196,16 +211,20 @@ fn report(core: &Core, place: &BuildStore, path: &StorePath, attempt: AttemptId,
     }
 }
 
+fn all_outputs(drv: &StorePath) -> Vec<DerivedPath> {
+    vec![DerivedPath::Built {
+        drv: SingleDerivedPath::Opaque(drv.clone()),
+        outputs: OutputsSpec::All,
+    }]
+}
+
 /// Asks for all outputs of one derivation.
 async fn ask(
     connection: &mut client::Connection,
     drv: &StorePath,
-    log: &mut BuildLog,
+    log: &mut impl LogSink,
 ) -> Result<BuildResult, client::Error> {
-    let paths = vec![DerivedPath::Built {
-        drv: SingleDerivedPath::Opaque(drv.clone()),
-        outputs: OutputsSpec::All,
-    }];
+    let paths = all_outputs(drv);
     let mode = BuildMode::Normal;
     if connection.negotiated().version.minor >= WITH_RESULTS {
         let results = connection.call(&op::BuildPathsWithResults { paths, mode }, log).await?;

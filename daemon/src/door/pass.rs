@@ -15,8 +15,10 @@ use super::session::{Session, refuse};
 use super::upstream::Relay;
 use super::wait::Waiting;
 use crate::build::{BuildLog, Told};
+use crate::core::Core;
 use crate::request::{Mailbox, Stream};
 use crate::scheduler::StoreId;
+use crate::sign::hashed;
 
 /// The first minor with `BuildPathsWithResults`.
 const WITH_RESULTS: u8 = 34;
@@ -60,12 +62,21 @@ pub(super) async fn paths_with_results(
     request: op::BuildPathsWithResults,
     exchange: &mut Exchange<'_>,
 ) -> Result<Vec<KeyedBuildResult>, HandlerError> {
-    recorded(session, &request, exchange, |reply, told| {
+    let mut results = recorded(session, &request, exchange, |reply, told| {
         if let Some(results) = reply {
             tell(results, told);
         }
     })
-    .await
+    .await?;
+    let store = session.upstream.store()?.config.name.clone();
+    sign(&session.ci.core, &store, &mut results).await;
+    Ok(results)
+}
+
+/// Signs what the store tells of outputs that were built there.
+async fn sign(core: &Core, store: &str, results: &mut [KeyedBuildResult]) {
+    let outputs = results.iter_mut().map(|keyed| &mut keyed.result.built_outputs);
+    core.signer.sign_realisations(store, outputs.flat_map(hashed)).await;
 }
 
 /// Passes a build on, its log to the client and to the records, and records how it ended. When the
@@ -143,10 +154,14 @@ pub(super) async fn rest(
     let answered = if connection.negotiated().version.minor >= WITH_RESULTS {
         let mode = BuildMode::Normal;
         let request = op::BuildPathsWithResults { paths, mode };
-        connection.call(&request, &mut among).await.map(|results| {
-            tell(&results, &mut told);
-            results.into_iter().map(|keyed| keyed.result).collect()
-        })
+        match connection.call(&request, &mut among).await {
+            Ok(mut results) => {
+                tell(&results, &mut told);
+                sign(&core, &name, &mut results).await;
+                Ok(results.into_iter().map(|keyed| keyed.result).collect())
+            }
+            Err(error) => Err(error),
+        }
     } else {
         let mode = BuildMode::Normal;
         let request = op::BuildPaths { paths, mode };

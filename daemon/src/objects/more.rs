@@ -88,7 +88,7 @@ impl Objects {
             match realisation(store, &question).await {
                 Ok(None) => {}
                 Ok(Some(mut found)) => {
-                    store.signer.sign_realisation(&store.name, &mut found).await;
+                    store.signer.sign_realisations(&store.name, [&mut found]).await;
                     return Ok(Some(found));
                 }
                 Err(error) => failures.add(self, nth, error)?,

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, stream};
 use nixci_protocol::types::{
-    NarHash, PathInfo, Realisation, RealisationSignatures, SecretKey, Signature, StoreDir, StorePath, fingerprint,
+    BuiltOutputs, NarHash, PathInfo, Realisation, RealisationSignatures, SecretKey, Signature, StoreDir, StorePath,
+    fingerprint,
 };
 use nixci_store::index::Index;
 use nixci_store::index::contents::{self, Provenance};
@@ -123,26 +124,55 @@ impl Signer {
         unread
     }
 
-    /// Adds our signatures to a realisation that a store tells, where a build there made it.
-    pub(crate) async fn sign_realisation(&self, store: &str, realisation: &mut Realisation) {
+    /// Adds our signatures to realisations that a store tells, where a build there made them.
+    pub(crate) async fn sign_realisations<'r>(
+        &self,
+        store: &str,
+        realisations: impl IntoIterator<Item = &'r mut Realisation>,
+    ) {
         if self.0.keys.is_empty() {
             return;
         }
-        let (store, id, path) = (store.to_owned(), realisation.id.clone(), realisation.out_path.clone());
-        let built = self
-            .0
-            .index
-            .read(move |conn| contents::is_realised(conn, &store, &id, &path));
-        if was_built(built.await) {
-            let covered = realisation.fingerprint();
-            let signatures = realisation
-                .signatures
-                .get_or_insert_with(|| RealisationSignatures::Text(BTreeSet::new()));
-            match signatures {
-                RealisationSignatures::Text(all) | RealisationSignatures::Objects(all) => {
-                    all.extend(self.made(&covered));
-                }
+        let mut realisations: Vec<&mut Realisation> = realisations.into_iter().collect();
+        if realisations.is_empty() {
+            return;
+        }
+        let asked = realisations.iter().map(|told| (told.id.clone(), told.out_path.clone()));
+        let (store, asked) = (store.to_owned(), asked.collect::<Vec<_>>());
+        let built = self.0.index.read(move |conn| {
+            let built = asked
+                .iter()
+                .map(|(id, path)| contents::is_realised(conn, &store, id, path));
+            built.collect::<Result<Vec<bool>, _>>()
+        });
+        let built = built.await.unwrap_or_else(|error| {
+            warn!(
+                "realisations are told without our signature: failed to use the index: {}",
+                told(&error)
+            );
+            Vec::new()
+        });
+        for (realisation, built) in realisations.iter_mut().zip(built) {
+            if built {
+                self.put_realisation(realisation);
             }
+        }
+    }
+
+    /// Adds our signatures to what a store says it has just built, where that is recorded.
+    pub(crate) fn sign_made(&self, made: &mut BuiltOutputs) {
+        if !self.0.keys.is_empty() {
+            hashed(made).for_each(|realisation| self.put_realisation(realisation));
+        }
+    }
+
+    fn put_realisation(&self, realisation: &mut Realisation) {
+        let covered = realisation.fingerprint();
+        let signatures = realisation
+            .signatures
+            .get_or_insert_with(|| RealisationSignatures::Text(BTreeSet::new()));
+        match signatures {
+            RealisationSignatures::Text(all) | RealisationSignatures::Objects(all) => all.extend(self.made(&covered)),
         }
     }
 
@@ -218,14 +248,13 @@ impl Signer {
     }
 }
 
-fn was_built(answer: nixci_store::index::Result<bool>) -> bool {
-    answer.unwrap_or_else(|error| {
-        warn!(
-            "a realisation is told without our signature: failed to use the index: {}",
-            told(&error)
-        );
-        false
-    })
+/// The realisations among outputs that carry signatures: those that name their derivation by its hash.
+pub(crate) fn hashed(outputs: &mut BuiltOutputs) -> impl Iterator<Item = &mut Realisation> {
+    let outputs = match outputs {
+        BuiltOutputs::Hashed(outputs) => Some(outputs.values_mut()),
+        BuiltOutputs::Named(_) => None,
+    };
+    outputs.into_iter().flatten()
 }
 
 /// A place among those who wait for one reading. The last to leave takes it away.

@@ -667,14 +667,9 @@ async fn a_killed_client_leaves_nothing_running() {
 async fn floating_outputs_come_out_as_the_store_says(#[case] version: NixVersion) {
     let store = TestDaemon::builder(version).config("extra-experimental-features = ca-derivations");
     let room = Room::with(store, 2, |_| ()).await;
-    let floating = |drv: TestDrv| {
-        drv.attribute("__contentAddressed", "true")
-            .attribute("outputHashMode", "\"recursive\"")
-            .attribute("outputHashAlgo", "\"sha256\"")
-    };
     let all = [
-        floating(TestDrv::good("low")),
-        floating(TestDrv::good("mid").needs(&["low"])),
+        TestDrv::good("low").floating(),
+        TestDrv::good("mid").needs(&["low"]).floating(),
         TestDrv::good("top").needs(&["mid"]),
     ];
     let file = room.store.scratch().join("e.nix");

@@ -12,16 +12,13 @@ fn daemon(version: NixVersion, settings: &str) -> TestDaemon {
         .start()
 }
 
-fn floating(drv: TestDrv) -> TestDrv {
-    drv.attribute("__contentAddressed", "true")
-        .attribute("outputHashMode", "\"recursive\"")
-        .attribute("outputHashAlgo", "\"sha256\"")
-}
-
 fn list() -> [TestDrv; 3] {
     [
-        floating(TestDrv::good("base")),
-        floating(TestDrv::good("app").needs(&["base"]).script("echo $needs > $out")),
+        TestDrv::good("base").floating(),
+        TestDrv::good("app")
+            .needs(&["base"])
+            .script("echo $needs > $out")
+            .floating(),
         // Not itself content-addressed, so what it is called follows from what it needs.
         TestDrv::good("plain").needs(&["app"]).script("echo $needs > $out"),
     ]

@@ -18,6 +18,7 @@ mod missing;
 mod objects;
 mod old_clients;
 mod query;
+mod realisations;
 mod remote_store;
 mod shown;
 mod sign;

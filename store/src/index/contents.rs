@@ -1,4 +1,4 @@
-//! What may be signed: tables `content` and `realised`, and the attempts that built something.
+//! What may be signed: tables `content`, `realised` and `realised_as`, and the attempts that built something.
 //!
 //! An output counts as built on a store when an attempt there succeeded by building. What merely was there, or was
 //! fetched from a substituter, does not.
@@ -55,8 +55,8 @@ pub fn record_read(tx: &Transaction<'_>, path: &StorePath, hash: NarHash, size: 
 }
 
 /// Records where a build on a store has put those outputs of a derivation whose paths were not known before; the newest
-/// build stands.
-pub fn record_realised(tx: &Transaction<'_>, drv: DrvId, store: &str, outputs: &BuiltOutputs) -> Result<()> {
+/// build stands. What else an output is called is recorded by calling this again. Returns whether there was any.
+pub fn record_realised(tx: &Transaction<'_>, drv: DrvId, store: &str, outputs: &BuiltOutputs) -> Result<bool> {
     let told: Vec<(&str, &StorePath, Option<&[u8]>)> = match outputs {
         BuiltOutputs::Hashed(outputs) => outputs
             .iter()
@@ -69,17 +69,30 @@ pub fn record_realised(tx: &Transaction<'_>, drv: DrvId, store: &str, outputs: &
     };
     let mut floating = tx.prepare_cached("SELECT 1 FROM output WHERE drv = ?1 AND name = ?2 AND digest IS NULL")?;
     let mut insert = tx.prepare_cached(
-        "INSERT INTO realised (drv, output, store, digest, path_name, drv_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (drv, output, store) DO UPDATE SET digest = excluded.digest, path_name = excluded.path_name,
-            drv_hash = coalesce(excluded.drv_hash, drv_hash)",
+        "INSERT INTO realised (drv, output, store, digest, path_name) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (drv, output, store) DO UPDATE SET digest = excluded.digest, path_name = excluded.path_name",
     )?;
+    let mut name = tx.prepare_cached(
+        "INSERT INTO realised_as (drv, output, store, drv_hash) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )?;
+    let mut any = false;
     for (output, path, hash) in told {
         if floating.exists(params![drv.0, output])? {
+            any = true;
             let store = store_id(tx, store)?;
-            insert.execute(params![drv.0, output, store, path.digest(), path.name(), hash])?;
+            insert.execute(params![drv.0, output, store, path.digest(), path.name()])?;
+            if let Some(hash) = hash {
+                name.execute(params![drv.0, output, store, hash])?;
+            }
         }
     }
-    Ok(())
+    Ok(any)
+}
+
+/// Whether a store resolves a derivation before it builds it: its outputs have no paths yet, and it needs others. What
+/// such a build tells is named by what the derivation was resolved to.
+pub fn is_resolved_first(conn: &Connection, drv: DrvId) -> Result<bool> {
+    Ok(conn.prepare_cached(RESOLVED_FIRST)?.exists([drv.0])?)
 }
 
 /// Whether a build on this store has put the output with this hash at this path.
@@ -105,6 +118,9 @@ pub(super) const BUILT: &str = "SELECT 1 FROM output JOIN attempt ON attempt.drv
      AND attempt.store = (SELECT id FROM store WHERE name = ?3) LIMIT 1";
 pub(super) const REALISED: &str = "SELECT 1 FROM realised WHERE digest = ?1 AND path_name = ?2
      AND store = (SELECT id FROM store WHERE name = ?3) LIMIT 1";
+pub(super) const RESOLVED_FIRST: &str =
+    "SELECT 1 FROM output JOIN edge USING (drv) WHERE drv = ?1 AND digest IS NULL LIMIT 1";
 pub(super) const READ: &str = "SELECT nar_size FROM content WHERE digest = ?1 AND nar_hash = ?2";
-pub(super) const BY_HASH: &str = "SELECT 1 FROM realised WHERE drv_hash = ?1 AND output = ?2 AND digest = ?3
-     AND path_name = ?4 AND store = (SELECT id FROM store WHERE name = ?5) LIMIT 1";
+pub(super) const BY_HASH: &str = "SELECT 1 FROM realised_as JOIN realised USING (drv, output, store)
+     WHERE realised_as.drv_hash = ?1 AND output = ?2 AND digest = ?3 AND path_name = ?4
+     AND store = (SELECT id FROM store WHERE name = ?5) LIMIT 1";

@@ -7,6 +7,7 @@ use rusqlite_migration::{M, Migrations};
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001-first.sql")),
     M::up(include_str!("migrations/0002-signing.sql")),
+    M::up(include_str!("migrations/0003-realised-as.sql")),
 ];
 
 /// All migrations, oldest first.

@@ -63,6 +63,14 @@ impl TestDrv {
         self
     }
 
+    /// Makes its output one whose path follows from its content.
+    #[must_use]
+    pub fn floating(self) -> Self {
+        self.attribute("__contentAddressed", "true")
+            .attribute("outputHashMode", "\"recursive\"")
+            .attribute("outputHashAlgo", "\"sha256\"")
+    }
+
     /// Sets another attribute of the derivation, the value in Nix syntax.
     #[must_use]
     pub fn attribute(mut self, name: &str, value: &str) -> Self {

@@ -154,10 +154,7 @@ async fn outputs_of_content_addressed_derivations_are_substituted(#[case] versio
     let home = tempfile::tempdir().unwrap();
     let daemon = start(config(home.path(), &store, 1)).await.unwrap();
     let url = format!("http://{}", daemon.http_addr.unwrap());
-    let drvs = [TestDrv::good("floats")
-        .attribute("__contentAddressed", "true")
-        .attribute("outputHashMode", "\"recursive\"")
-        .attribute("outputHashAlgo", "\"sha256\"")];
+    let drvs = [TestDrv::good("floats").floating()];
     let drv = store.instantiate("http-ca", &drvs)["floats"].clone();
     let out = store.run("nix-store", &["-r", &drv]);
     let client = TestDaemon::builder(version)

@@ -63,12 +63,31 @@ async fn outputs_whose_paths_follow_from_their_content_are_known_once_they_were_
                 };
                 BuiltOutputs::Hashed([(id.clone(), realisation)].into())
             };
-            contents::record_realised(tx, ids[0], "auto", &told("made", &id))?;
+            assert!(contents::record_realised(tx, ids[0], "auto", &told("made", &id))?);
             assert!(contents::is_realised(tx, "auto", &id, &path("made"))?);
             assert!(!contents::is_realised(tx, "auto", &id, &path("else"))?);
             assert!(!contents::is_realised(tx, "other", &id, &path("made"))?);
             let built = Provenance::Built { read: None };
             assert_eq!(contents::provenance(tx, "auto", &[(path("made"), HASH)])?, [built]);
+
+            let mut resolved = derivation("resolved", &["floating"]);
+            resolved.outputs[0].path = None;
+            let resolved = derivations::add(tx, &[resolved, derivation("needy", &["floating"])])?;
+            assert!(contents::is_resolved_first(tx, resolved[0])?);
+            for drv in [ids[0], ids[1], resolved[1]] {
+                assert!(!contents::is_resolved_first(tx, drv)?);
+            }
+
+            // A store names it by what it resolved the derivation to, and by the derivation.
+            let second = DrvOutput {
+                drv_hash: Hash::sha256_of(b"resolved"),
+                output: out.clone(),
+            };
+            assert!(!contents::is_realised(tx, "auto", &second, &path("made"))?);
+            contents::record_realised(tx, ids[0], "auto", &told("made", &second))?;
+            for id in [&id, &second] {
+                assert!(contents::is_realised(tx, "auto", id, &path("made"))?);
+            }
 
             // Without hashes the one that is known stays; a dummy hash is none.
             let named = [(out.clone(), path("again"))].into_iter().collect();
@@ -79,7 +98,7 @@ async fn outputs_whose_paths_follow_from_their_content_are_known_once_they_were_
             assert!(!contents::is_realised(tx, "auto", &dummy, &path("dummy"))?);
 
             // Of outputs whose paths were known before, attempts tell.
-            contents::record_realised(tx, ids[1], "auto", &told("elsewhere", &id))?;
+            assert!(!contents::record_realised(tx, ids[1], "auto", &told("elsewhere", &id))?);
             let foreign = Provenance::Foreign;
             assert_eq!(
                 contents::provenance(tx, "auto", &[(path("elsewhere"), HASH)])?,

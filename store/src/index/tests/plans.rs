@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::super::{attempts, contents, derivations, evaluations, jobs, outcomes, paths, schema};
 
-const BIG: [&str; 11] = [
+const BIG: [&str; 12] = [
     "evaluation",
     "job",
     "derivation",
@@ -14,6 +14,7 @@ const BIG: [&str; 11] = [
     "path",
     "content",
     "realised",
+    "realised_as",
     "e",
     "j",
 ];
@@ -60,6 +61,7 @@ fn no_hot_query_scans_a_big_table() {
         contents::BUILT,
         contents::REALISED,
         contents::READ,
+        contents::RESOLVED_FIRST,
         contents::BY_HASH,
     ];
     for sql in others.into_iter().chain(evaluations.iter().map(String::as_str)) {
