@@ -121,6 +121,21 @@ impl Folder {
         sync.map_err(|error| Error::file("sync", &self.dir, error))
     }
 
+    /// Bytes of a file; none where it cannot be looked at. Blocks.
+    pub(super) fn size(&self, name: &str) -> u64 {
+        fs::metadata(self.dir.join(name)).map_or(0, |file| file.len())
+    }
+
+    /// Removes files that no row names any more, and returns how many bytes they had. What cannot be removed is tried
+    /// again when the folder is opened. Blocks.
+    pub(super) fn remove(&self, names: &[String]) -> u64 {
+        let removed = names.iter().map(|name| {
+            let size = self.size(name);
+            fs::remove_file(self.dir.join(name)).map_or(0, |()| size)
+        });
+        removed.sum()
+    }
+
     /// Opens a NAR for reading. Blocks.
     pub(super) fn read(&self, name: &str) -> Result<Reading> {
         let path = self.dir.join(name);

@@ -7,21 +7,28 @@
 //! **Invariants.** Only what was [`Verified`] is added. Everything an object refers to is here. A row is committed
 //! only after the file it names is durable, and the set in memory grows only after the commit. Nothing is added in
 //! part: a batch is one transaction.
+//!
+//! What nobody needs any more is [collected](Spool::collect). Whoever was told that something is valid keeps it by a
+//! [`Lease`].
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use nixci_protocol::types::{PathInfo, PublicKey, StoreDir, StorePath};
 use rusqlite_migration::{M, Migrations};
 
+mod batch;
 mod blocking;
+mod blocks;
+mod collect;
 mod error;
 mod file_nar;
 mod hasher;
 mod large;
+mod lease;
 mod nar;
 mod objects;
 mod receive;
@@ -32,30 +39,31 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+pub use collect::{Collection, Freed, Garbage, Marked};
 pub use error::{Error, Result};
+pub use lease::{Busy, Lease};
 pub use nar::Nar;
 pub use rules::{MAX_SIGNATURES, Rules};
 pub use verify::{Authority, Verified, VerifyError, verify};
 
 use crate::index::{Database, Durability, open_reader};
+use batch::Batch;
+use blocks::{Blocks, Found};
 use file_nar::FileNar;
 use large::{Folder, LargeFile};
-use objects::{New, NewPlace, Packed, Place};
-use verify::Content;
+use lease::Valid;
+use objects::NewPlace;
 
 /// NARs of this size and more are files.
 pub const LARGE: u64 = 256 * 1024;
 /// Bytes of small NARs that are compressed together: enough to compress well, few enough to unpack for one of them.
 const BLOCK: usize = 256 * 1024;
-/// Level 1 packs derivations to a sixth at several hundred megabytes a second; higher levels gain little on blocks.
-const LEVEL: i32 = 1;
-/// Unpacked blocks that are kept, because objects are read in the order in which they came.
-const BLOCKS_KEPT: usize = 16;
 
-const STEPS: &[M<'static>] = &[M::up(include_str!("migrations/0001-first.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("migrations/0001-first.sql")),
+    M::up(include_str!("migrations/0002-collection.sql")),
+];
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| Migrations::from_slice(STEPS));
-
-type Digests = HashSet<[u8; 20], foldhash::fast::RandomState>;
 
 /// A handle on the spool; clones share it.
 #[derive(Debug, Clone)]
@@ -63,10 +71,10 @@ pub struct Spool {
     rules: Rules,
     database: Database,
     large: Folder,
-    /// Held for memory work only.
-    valid: Arc<RwLock<Digests>>,
-    /// Held for memory work only.
-    blocks: Arc<Mutex<VecDeque<(i64, Bytes)>>>,
+    valid: Arc<Valid>,
+    blocks: Blocks,
+    /// Held by the collection that is under way.
+    collecting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Spool {
@@ -74,16 +82,22 @@ impl Spool {
     pub fn open(dir: &Path, store_dir: StoreDir) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|error| Error::file("make the folder", dir, error))?;
         let path = dir.join("spool.db");
+        collect::prepare(&path).map_err(crate::index::Error::from)?;
         let database = Database::open(&path, "spool", &MIGRATIONS, STEPS.len() as i64)?;
         let conn = open_reader(&path).map_err(crate::index::Error::from)?;
-        let (digests, files) = objects::load(&conn)?;
+        let objects::Loaded {
+            digests,
+            files,
+            last_block,
+        } = objects::load(&conn)?;
         let large = Folder::open(&dir.join("nars"), &files.into_iter().collect())?;
         Ok(Self {
             rules: Rules::new(store_dir),
             database,
             large,
-            valid: Arc::new(RwLock::new(digests.into_iter().collect())),
-            blocks: Arc::default(),
+            valid: Arc::new(Valid::new(digests)),
+            blocks: Blocks::new(last_block),
+            collecting: Arc::default(),
         })
     }
 
@@ -103,33 +117,39 @@ impl Spool {
     /// How many objects are here.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.valid().len()
+        self.valid.len()
     }
 
     /// Whether nothing is here.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.valid().is_empty()
+        self.valid.len() == 0
+    }
+
+    /// Protects what is answered and added while it is in use from [collection](Self::collect) until it is dropped.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        self.valid.lease()
+    }
+
+    /// How many leases there are.
+    #[must_use]
+    pub fn leases(&self) -> usize {
+        self.valid.leases_open()
     }
 
     /// Whether an object is here, and with it everything it refers to. Answered from memory, by the digest, which no
-    /// two paths share.
+    /// two paths share. The leases in use protect it from now on, as they do whatever is read below.
     #[must_use]
     pub fn contains(&self, path: &StorePath) -> bool {
-        self.valid().contains(path.digest())
+        self.valid.contains(path.digest())
     }
 
-    /// Which of these are here: bit *i* is bit `i % 8` of byte `i / 8`. Answered from memory.
+    /// Which of these are here: bit *i* is bit `i % 8` of byte `i / 8`. Answered from memory; those that are here are
+    /// protected as by [`Self::contains`].
     #[must_use]
     pub fn valid_batch(&self, digests: &[[u8; 20]]) -> Vec<u8> {
-        let valid = self.valid();
-        let mut bits = vec![0; digests.len().div_ceil(8)];
-        for (at, digest) in digests.iter().enumerate() {
-            if valid.contains(digest) {
-                bits[at / 8] |= 1 << (at % 8);
-            }
-        }
-        bits
+        self.valid.batch(digests)
     }
 
     /// Adds objects, all or none, and returns how many were new. They are on disk when it returns.
@@ -154,8 +174,15 @@ impl Spool {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_secs());
+        let (valid, last_block) = (self.valid.clone(), self.blocks.last_number());
         let added = self.database.write(Durability::Power, move |tx| {
-            let added = objects::add(tx, &blocks, &new, now)?;
+            let added = objects::add(tx, &blocks, &new, now, &last_block)?;
+            // What they refer to stays, also where a collection is under way that has not seen them. Collections
+            // remove on this thread too.
+            for object in &new {
+                valid.touch([object.info.path.digest()]);
+                valid.touch(object.info.info.references.iter().map(StorePath::digest));
+            }
             Ok(added.map(|added| (added, new)))
         });
         let (added, new) = added.await?.map_err(|dangling| Error::MissingReference {
@@ -174,10 +201,7 @@ impl Spool {
             .iter_mut()
             .filter(|file| named.contains(file.name().as_str()))
             .for_each(LargeFile::keep);
-        self.valid
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(digests);
+        self.valid.insert(digests);
         Ok(added.into_iter().filter(|is_new| *is_new).count() as u64)
     }
 
@@ -188,12 +212,14 @@ impl Spool {
 
     /// What is known of objects, in the order given; none for what is not here.
     pub async fn infos(&self, paths: Vec<StorePath>) -> Result<Vec<Option<PathInfo>>> {
+        self.valid.touch(paths.iter().map(StorePath::digest));
         Ok(self.database.read(move |conn| objects::infos(conn, &paths)).await?)
     }
 
     /// The references of objects, themselves included where they refer to themselves, in the order given; none for
     /// what is not here.
     pub async fn references(&self, paths: Vec<StorePath>) -> Result<Vec<Option<Vec<StorePath>>>> {
+        self.valid.touch(paths.iter().map(StorePath::digest));
         Ok(self
             .database
             .read(move |conn| objects::references(conn, &paths))
@@ -202,7 +228,7 @@ impl Spool {
 
     /// The object with this digest. What is not here is answered from memory.
     pub async fn by_digest(&self, digest: &[u8; 20]) -> Result<Option<StorePath>> {
-        if !self.valid().contains(digest) {
+        if !self.valid.contains(digest) {
             return Ok(None);
         }
         let digest = *digest;
@@ -212,7 +238,7 @@ impl Spool {
             .await?)
     }
 
-    /// All objects, in no order.
+    /// All objects, in no order. To be listed protects nothing, as at a stock store.
     pub async fn all(&self) -> Result<Vec<StorePath>> {
         Ok(self.database.read(objects::all).await?)
     }
@@ -228,12 +254,10 @@ impl Spool {
 
     /// The NAR of an object, to be read as a stream.
     pub async fn nar(&self, path: &StorePath) -> Result<Option<Nar>> {
-        let of = path.clone();
-        let place = self.database.read(move |conn| objects::place(conn, &of)).await?;
-        Ok(match place {
+        Ok(match self.find(path).await? {
             None => None,
-            Some(Place::Block { block, at, size }) => Some(Nar::small(self.slice(path, block, at, size).await?)),
-            Some(Place::File { name, size }) => {
+            Some(Found::Block(content)) => Some(Nar::small(content)),
+            Some(Found::File { name, size }) => {
                 let folder = self.large.clone();
                 let reading = tokio::task::spawn_blocking(move || folder.read(&name));
                 Some(Nar::large(reading.await.map_err(|_| Error::Stopped)??, size))
@@ -243,11 +267,17 @@ impl Spool {
 
     /// The NAR of an object of less than [`LARGE`] bytes; none for a larger one and for what is not here.
     pub async fn small(&self, path: &StorePath) -> Result<Option<Bytes>> {
-        let of = path.clone();
-        match self.database.read(move |conn| objects::place(conn, &of)).await? {
-            Some(Place::Block { block, at, size }) => Ok(Some(self.slice(path, block, at, size).await?)),
-            Some(Place::File { .. }) | None => Ok(None),
+        match self.find(path).await? {
+            Some(Found::Block(content)) => Ok(Some(content)),
+            Some(Found::File { .. }) | None => Ok(None),
         }
+    }
+
+    async fn find(&self, path: &StorePath) -> Result<Option<Found>> {
+        self.valid.touch([path.digest()]);
+        let (of, blocks) = (path.clone(), self.blocks.clone());
+        // In one snapshot, for collections move objects to other blocks.
+        self.database.read(move |conn| Ok(blocks.find(conn, &of))).await?
     }
 
     /// The content of an object that is one plain file of less than [`LARGE`] bytes, such as a `.drv`; none for
@@ -260,6 +290,7 @@ impl Spool {
     /// As [`Self::file`] for many, in the order given. All are held in memory, so callers ask for some hundreds at a
     /// time.
     pub async fn files(&self, paths: Vec<StorePath>) -> Result<Vec<Option<Bytes>>> {
+        self.valid.touch(paths.iter().map(StorePath::digest));
         let nars = self.database.read(move |conn| objects::small(conn, &paths)).await?;
         let content = |nar: Bytes| FileNar::contents(&nar).map(|content| nar.slice_ref(content));
         Ok(nars.into_iter().map(|nar| nar.and_then(content)).collect())
@@ -268,97 +299,5 @@ impl Spool {
     /// Finishes what is queued and closes the database; afterwards adding is refused.
     pub async fn close(&self) {
         self.database.close().await;
-    }
-
-    fn valid(&self) -> std::sync::RwLockReadGuard<'_, Digests> {
-        self.valid.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A NAR within a block.
-    async fn slice(&self, path: &StorePath, block: i64, at: usize, size: usize) -> Result<Bytes> {
-        let kept = {
-            let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-            blocks
-                .iter()
-                .find(|(id, _)| *id == block)
-                .map(|(_, content)| content.clone())
-        };
-        let content = if let Some(content) = kept {
-            content
-        } else {
-            let content = self.database.read(move |conn| objects::block(conn, block)).await?;
-            let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-            blocks.truncate(BLOCKS_KEPT - 1);
-            blocks.push_front((block, content.clone()));
-            content
-        };
-        let end = at.checked_add(size).filter(|end| *end <= content.len());
-        match end {
-            Some(end) => Ok(content.slice(at..end)),
-            None => Err(Error::Damaged {
-                path: path.clone(),
-                what: format!("block {block} is too short"),
-            }),
-        }
-    }
-}
-
-/// Objects on their way into the database.
-struct Batch {
-    new: Vec<New>,
-    blocks: Vec<Packed>,
-    /// Removed again unless a row names them.
-    files: Vec<LargeFile>,
-}
-
-impl Batch {
-    /// Packs small NARs into blocks and gives files their names. Blocks.
-    fn new(folder: &Folder, objects: Vec<Verified>) -> Result<Self> {
-        let mut batch = Self {
-            new: Vec::with_capacity(objects.len()),
-            blocks: Vec::new(),
-            files: Vec::new(),
-        };
-        let mut filling = Vec::new();
-        for object in objects {
-            let (info, content) = object.into_parts();
-            let place = match content {
-                Content::Small(nar) => {
-                    if !filling.is_empty() && filling.len() + nar.len() > BLOCK {
-                        batch.pack(&mut filling)?;
-                    }
-                    let at = filling.len();
-                    filling.extend_from_slice(&nar);
-                    NewPlace::Block {
-                        block: batch.blocks.len(),
-                        at,
-                    }
-                }
-                Content::Large(file) => {
-                    let place = NewPlace::File(file.name());
-                    batch.files.push(file);
-                    place
-                }
-            };
-            batch.new.push(New { info, place });
-        }
-        if !filling.is_empty() {
-            batch.pack(&mut filling)?;
-        }
-        folder.name(&mut batch.files.iter_mut().collect::<Vec<_>>())?;
-        Ok(batch)
-    }
-
-    fn pack(&mut self, filling: &mut Vec<u8>) -> Result<()> {
-        let content = zstd::bulk::compress(filling, LEVEL).map_err(|source| Error::Receive {
-            what: "a block".to_owned(),
-            source,
-        })?;
-        self.blocks.push(Packed {
-            size: filling.len(),
-            content,
-        });
-        filling.clear();
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! The rows of the spool: tables `object` and `block`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use nixci_protocol::types::{NarHash, PathInfo, Signature, StorePath, UnkeyedPathInfo};
@@ -59,6 +60,7 @@ pub(super) fn add(
     blocks: &[Packed],
     objects: &[New],
     now: u64,
+    last_block: &AtomicI64,
 ) -> Result<std::result::Result<Vec<bool>, Dangling>> {
     let mut finder = Finder {
         find: tx.prepare_cached("SELECT id, name FROM object WHERE digest = ?1")?,
@@ -94,36 +96,65 @@ pub(super) fn add(
         }
         refs.push(packed);
     }
+    let blocks = NewBlocks::new(tx, blocks, last_block)?;
     insert(tx, blocks, objects, &ids, &refs, now)?;
     Ok(Ok(ids.into_iter().map(|id| id.is_some()).collect()))
 }
 
+/// Blocks that are inserted once an object in them is.
+struct NewBlocks<'b> {
+    packed: &'b [Packed],
+    ids: Vec<Option<i64>>,
+    insert: CachedStatement<'b>,
+    last: &'b AtomicI64,
+}
+
+impl<'b> NewBlocks<'b> {
+    fn new(tx: &'b Transaction<'_>, packed: &'b [Packed], last: &'b AtomicI64) -> Result<Self> {
+        Ok(Self {
+            packed,
+            ids: vec![None; packed.len()],
+            insert: tx.prepare_cached(ADD_BLOCK)?,
+            last,
+        })
+    }
+
+    /// The number of the one at this place among them.
+    fn id(&mut self, at: usize) -> Result<i64> {
+        if let Some(id) = self.ids[at] {
+            return Ok(id);
+        }
+        let id = add_block(&mut self.insert, &self.packed[at], self.last)?;
+        Ok(*self.ids[at].insert(id))
+    }
+}
+
+pub(super) const ADD_BLOCK: &str = "INSERT INTO block (id, size, content) VALUES (?1, ?2, ?3)";
+
+/// Adds a block and returns its number, which none has had since the spool was opened: blocks are known by their
+/// numbers after they are gone.
+pub(super) fn add_block(insert: &mut CachedStatement<'_>, packed: &Packed, last: &AtomicI64) -> Result<i64> {
+    let id = last.fetch_add(1, Ordering::Relaxed) + 1;
+    insert.execute(params![id, packed.size as i64, packed.content])?;
+    Ok(id)
+}
+
 fn insert(
     tx: &Transaction<'_>,
-    blocks: &[Packed],
+    mut blocks: NewBlocks<'_>,
     objects: &[New],
     ids: &[Option<i64>],
     refs: &[Vec<u8>],
     now: u64,
 ) -> Result<()> {
-    let mut block_ids: Vec<Option<i64>> = vec![None; blocks.len()];
-    let mut add_block = tx.prepare_cached("INSERT INTO block (size, content) VALUES (?1, ?2)")?;
     let mut add_object = tx.prepare_cached(
-        "INSERT INTO object (id, digest, name, nar_hash, nar_size, deriver, signatures, ca, registered, refs, block, at, file)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO object (id, digest, name, nar_hash, nar_size, deriver, signatures, ca, registered, refs, block, at, file, added)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     for ((object, id), refs) in objects.iter().zip(ids).zip(refs) {
         let Some(id) = id else { continue };
         let (block, at, file) = match &object.place {
-            NewPlace::Block { block, at } => {
-                let known = if let Some(known) = block_ids[*block] {
-                    known
-                } else {
-                    let packed = &blocks[*block];
-                    *block_ids[*block].insert(add_block.insert(params![packed.size as i64, packed.content])?)
-                };
-                (Some(known), Some(*at as i64), None)
-            }
+            NewPlace::Block { block, at } => (Some(blocks.id(*block)?), Some(*at as i64), None),
             NewPlace::File(name) => (None, None, Some(name)),
         };
         let PathInfo { path, info } = &object.info;
@@ -146,7 +177,8 @@ fn insert(
             refs,
             block,
             at,
-            file
+            file,
+            column("the time", now)?
         ])?;
     }
     Ok(())
@@ -196,8 +228,16 @@ impl Finder<'_> {
     }
 }
 
-/// All digests, and the files that rows name.
-pub(super) fn load(conn: &Connection) -> Result<(Vec<[u8; 20]>, Vec<String>)> {
+/// What is in memory of a spool.
+pub(super) struct Loaded {
+    pub(super) digests: Vec<[u8; 20]>,
+    /// The files that rows name.
+    pub(super) files: Vec<String>,
+    pub(super) last_block: i64,
+}
+
+/// What a spool that is opened knows.
+pub(super) fn load(conn: &Connection) -> Result<Loaded> {
     let digests = conn
         .prepare("SELECT digest FROM object")?
         .query_map([], |row| row.get(0))?
@@ -206,7 +246,27 @@ pub(super) fn load(conn: &Connection) -> Result<(Vec<[u8; 20]>, Vec<String>)> {
         .prepare("SELECT file FROM object WHERE file IS NOT NULL")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
-    Ok((digests, files))
+    let last_block = conn.query_row("SELECT coalesce(max(id), 0) FROM block", [], |row| row.get(0))?;
+    Ok(Loaded {
+        digests,
+        files,
+        last_block,
+    })
+}
+
+/// Those of these digests that objects have.
+pub(super) fn here(conn: &Connection, mut digests: Vec<[u8; 20]>) -> Result<Vec<[u8; 20]>> {
+    let mut find = conn.prepare_cached("SELECT 1 FROM object WHERE digest = ?1")?;
+    let mut failed = Ok(());
+    digests.retain(|digest| match find.exists([digest]) {
+        Ok(is_here) => is_here,
+        Err(error) => {
+            failed = Err(error);
+            false
+        }
+    });
+    failed?;
+    Ok(digests)
 }
 
 /// What is known of objects, in the order given; none for what is not here.
@@ -420,7 +480,7 @@ fn push_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-fn take_number(packed: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_number(packed: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..63).step_by(7) {
         let (byte, rest) = packed.split_first()?;
@@ -437,7 +497,7 @@ fn column(what: &'static str, value: u64) -> Result<i64> {
     i64::try_from(value).map_err(|_| Error::TooLarge { what, value })
 }
 
-fn nonsense(path: &StorePath, what: &str) -> Error {
+pub(super) fn nonsense(path: &StorePath, what: &str) -> Error {
     Error::Nonsense {
         what: format!("object {path} of the spool: {what}"),
     }

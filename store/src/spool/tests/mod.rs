@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 
+mod collecting;
 mod full;
 mod receiving;
 mod recorded;
