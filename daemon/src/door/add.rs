@@ -1,6 +1,6 @@
 //! What clients write: verified, then on disk and in the graph, then answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::{AddMethod, ContentAddressMethod, DrvPath, HashAlgo, PathInfo, StorePath};
 use nixci_store::derivation::Derivation;
 use nixci_store::index::derivations;
-use nixci_store::spool::{Authority, Verified};
+use nixci_store::spool::{self, Authority, Spool, Verified};
 use tokio::io::AsyncRead;
 
 use super::inflate::{Bounds, Inflate};
@@ -101,29 +101,23 @@ impl<'s> Intake<'s> {
         Ok(())
     }
 
-    /// Makes durable what has arrived.
+    /// Makes durable what has arrived. A client that goes away meanwhile does not undo it.
     async fn flush(&mut self) -> Result<(), HandlerError> {
         let core = self.session.ci.core.clone();
         let mut paths: Vec<StorePath> = self.batch.iter().map(|object| object.info().path.clone()).collect();
         paths.append(&mut self.again);
         self.bytes = 0;
-        // The graph first: a derivation that is in the spool is then in the graph too, except after a
-        // power cut, which a submission repairs.
-        let derivations = std::mem::take(&mut self.derivations);
-        if !derivations.is_empty() {
-            core.index
-                .write(move |tx| derivations::add(tx, &derivations).map(drop))
-                .await
-                .map_err(|error| refuse(&error))?;
-        }
-        let batch = std::mem::take(&mut self.batch);
-        bring(&core, &batch).await?;
-        self.added += core.spool.add(batch).await.map_err(|error| refuse(&error))?;
-        let large = std::mem::take(&mut self.large);
-        if !large.is_empty() {
-            adopt::adopt(&core, large).await.map_err(|error| refuse(&error))?;
-        }
-        match core.config.listen.writes {
+        let arrived = Arrived {
+            objects: std::mem::take(&mut self.batch),
+            derivations: std::mem::take(&mut self.derivations),
+            large: std::mem::take(&mut self.large),
+        };
+        let writes = core.config.listen.writes;
+        let stored = tokio::spawn(arrived.store(core)).await;
+        let (added, result) = stored.map_err(|_| HandlerError::new("storing what came was stopped"))?;
+        self.added += added;
+        result?;
+        match writes {
             Writes::Spool => Ok(()),
             Writes::Through => self.session.upstream.forward(paths).await,
         }
@@ -134,6 +128,80 @@ impl<'s> Intake<'s> {
         let flushed = self.flush().await;
         result.and(flushed)?;
         Ok(self.added)
+    }
+}
+
+/// Objects that are to be made durable together.
+struct Arrived {
+    /// In the order in which they came.
+    objects: Vec<Verified>,
+    derivations: Vec<Derivation>,
+    large: Vec<StorePath>,
+}
+
+impl Arrived {
+    /// Stores the objects up to the first that refers to what is nowhere, and says how many were new.
+    async fn store(mut self, core: Arc<Core>) -> (u64, Result<(), HandlerError>) {
+        if let Err(error) = bring(&core, &self.objects).await {
+            return (0, Err(error));
+        }
+        let refused = self.cut_at_dangling(&core.spool);
+        match self.write(&core).await {
+            Ok(added) => (added, refused.map_or(Ok(()), |error| Err(refuse(&error)))),
+            Err(error) => (0, Err(error)),
+        }
+    }
+
+    /// Lets go of the first object that refers to what is neither in the spool nor before it, and of all that follow.
+    ///
+    /// References come first, so that no batch decides what is taken, and so that nothing refers to itself by way of
+    /// others.
+    fn cut_at_dangling(&mut self, spool: &Spool) -> Option<spool::Error> {
+        let mut before: HashSet<&StorePath> = HashSet::with_capacity(self.objects.len());
+        let dangling = self.objects.iter().enumerate().find_map(|(at, object)| {
+            let PathInfo { path, info } = object.info();
+            let is_here =
+                |reference: &&StorePath| *reference == path || before.contains(reference) || spool.contains(reference);
+            let reference = info.references.iter().find(|reference| !is_here(reference));
+            before.insert(path);
+            reference.map(|reference| {
+                let error = spool::Error::MissingReference {
+                    path: path.clone(),
+                    reference: reference.clone(),
+                };
+                (at, error)
+            })
+        });
+        let (at, error) = dangling?;
+        let left: HashSet<StorePath> = self
+            .objects
+            .drain(at..)
+            .map(|object| object.info().path.clone())
+            .collect();
+        self.derivations.retain(|derivation| !left.contains(&derivation.path));
+        self.large.retain(|path| !left.contains(path));
+        Some(error)
+    }
+
+    async fn write(self, core: &Core) -> Result<u64, HandlerError> {
+        let Self {
+            objects,
+            derivations,
+            large,
+        } = self;
+        // The graph first: a derivation that is in the spool is then in the graph too, except after a
+        // power cut, which a submission repairs.
+        if !derivations.is_empty() {
+            core.index
+                .write(move |tx| derivations::add(tx, &derivations).map(drop))
+                .await
+                .map_err(|error| refuse(&error))?;
+        }
+        let added = core.spool.add(objects).await.map_err(|error| refuse(&error))?;
+        if !large.is_empty() {
+            adopt::adopt(core, large).await.map_err(|error| refuse(&error))?;
+        }
+        Ok(added)
     }
 }
 
@@ -258,7 +326,7 @@ async fn stream(
     let taken = loop {
         let info = match paths.next().await {
             Ok(Some(info)) => info,
-            Ok(None) => break Ok(()),
+            Ok(None) => break paths.end().await.map_err(|error| refuse(&error)),
             Err(error) => break Err(refuse(&error)),
         };
         if intake.session.ci.core.spool.contains(&info.path) {

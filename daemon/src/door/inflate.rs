@@ -9,8 +9,8 @@ use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
 /// Compressed bytes read at once.
 const BUFFER: usize = 128 * 1024;
-/// The largest window a sender may ask for, as a power of two: 128 MiB of memory.
-const WINDOW_LOG: u32 = 27;
+/// The largest window a sender may ask for, as a power of two: 16 MiB of memory, which is what `nixci` uses.
+const WINDOW_LOG: u32 = 24;
 
 /// The limits of one stream; error texts name their keys in the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +93,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Inflate<R> {
             let output_space = space.len();
             let mut output = OutBuffer::around(space);
             let hint = this.decoder.run(&mut input, &mut output).map_err(|error| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("the closure is not zstd: {error}"))
+                let window = 1_u32 << (WINDOW_LOG - 20);
+                let said = format!("the closure is not zstd with a window of at most {window} MiB: {error}");
+                io::Error::new(io::ErrorKind::InvalidData, said)
             })?;
             this.start += input.pos();
             let written = output.pos();

@@ -34,6 +34,12 @@ pub enum PathStreamError {
         /// Paths whose infos were whole.
         paths: u64,
     },
+    /// There is more than it says.
+    #[error("bytes follow the end of the stream of {paths} paths")]
+    Followed {
+        /// Paths there were.
+        paths: u64,
+    },
     /// The place it comes from or goes to failed.
     #[error("failed to transfer a stream of paths")]
     Io(#[source] io::Error),
@@ -181,6 +187,23 @@ impl<R: AsyncRead + Send + Unpin> PathStreamReader<R> {
     /// [`io::ErrorKind::UnexpectedEof`].
     pub fn nar(&mut self) -> impl AsyncRead + Send + Unpin + '_ {
         NarOfPath(self)
+    }
+
+    /// To be called after the last path: fails where something follows the end of a tagged stream. What follows a
+    /// counted one is left alone, as stock stores do.
+    pub async fn end(&mut self) -> Result<(), PathStreamError> {
+        if self.kind == StreamKind::Counted {
+            return Ok(());
+        }
+        if self.buffer.is_empty() {
+            self.buffer.reserve(1);
+            let taken = self.inner.read_buf(&mut self.buffer).await;
+            taken.map_err(PathStreamError::Io)?;
+        }
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        Err(PathStreamError::Followed { paths: self.paths })
     }
 
     /// What the stream was read from. Bytes that were read ahead are lost.

@@ -1,6 +1,7 @@
 //! Broken and hostile peers: each harms its own connection at most.
 
 mod behind;
+mod closures;
 mod cut;
 mod greetings;
 mod http;
