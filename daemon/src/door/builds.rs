@@ -281,6 +281,9 @@ async fn build(
 ) -> Result<Built, HandlerError> {
     let core = session.ci.core.clone();
     warn_of_limits(session, exchange).await;
+    // Not where derivations are sent whole: Nix sends every setting along with those, whoever made it.
+    let options = session.upstream.options();
+    session.settings.warn_of_unshared(options, &session.who, exchange).await;
     let keep_going = session.upstream.keeps_going();
     let mut of: HashMap<DrvId, Vec<DerivedPath>> = HashMap::new();
     for path in paths {

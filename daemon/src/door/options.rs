@@ -2,7 +2,9 @@
 //!
 //! A trusted client sets what it likes on its own connection: the store says what it makes of it. Of others only
 //! what concerns their own requests passes; settings by name that could change what anybody else gets are left out,
-//! and the client is told once which. What a client set is never seen by another one: connections to the store on
+//! and the client is told once which. Builds are shared, so that nothing that is set by name reaches those that are
+//! scheduled; what could change them is named to a trusted client in the same way, for it was not refused before. What a
+//! client set is never seen by another one: connections to the store on
 //! which something was set by name are not handed on.
 
 use std::collections::BTreeSet;
@@ -20,6 +22,34 @@ const HARMLESS: [&str; 4] = ["timeout", "max-silent-time", "build-poll-interval"
 const IGNORED: [&str; 3] = ["ssh-auth-sock", "experimental-features", "store"];
 /// Settings that may only be taken away: nobody else's builders or caches, none at all.
 const MAY_BE_EMPTIED: [&str; 2] = ["builders", "substituters"];
+
+/// Settings by name that change how a store builds, with the value that it has anyway where nobody set another one.
+/// Limits of time are not among them: nixci has its own.
+const OF_BUILDS: [(&str, Option<&str>); 23] = [
+    ("allowed-impure-host-deps", None),
+    ("build-dir", Some("")),
+    ("build-hook", None),
+    ("builders", Some("")),
+    ("builders-use-substitutes", Some("false")),
+    ("diff-hook", Some("")),
+    ("extra-platforms", None),
+    ("filter-syscalls", Some("true")),
+    ("impersonate-linux-26", Some("false")),
+    ("impure-env", Some("")),
+    ("max-build-log-size", Some("0")),
+    ("netrc-file", None),
+    ("post-build-hook", Some("")),
+    ("pre-build-hook", Some("")),
+    ("require-sigs", Some("true")),
+    ("run-diff-hook", Some("false")),
+    ("sandbox", Some("true")),
+    ("sandbox-fallback", Some("true")),
+    ("sandbox-paths", None),
+    ("substituters", None),
+    ("system", None),
+    ("system-features", None),
+    ("trusted-public-keys", None),
+];
 
 /// Settings that are remembered as told: more than there are, and no more than a client may make us keep.
 const TOLD: usize = 1_000;
@@ -46,15 +76,46 @@ impl Settings {
         who: &Principal,
         exchange: &mut Exchange<'_>,
     ) -> SetOptions {
-        let Filtered { options, mut refused } = filter(asked, who);
-        refused.retain(|name| !self.told.contains(name));
-        if let Some(text) = warning(&refused) {
+        let Filtered { options, refused } = filter(asked, who);
+        self.tell(refused, refusal, exchange).await;
+        options
+    }
+
+    /// Names the settings of a trusted client that do not reach builds that are scheduled. Of each it is told once.
+    pub(super) async fn warn_of_unshared(
+        &mut self,
+        options: Option<&SetOptions>,
+        who: &Principal,
+        exchange: &mut Exchange<'_>,
+    ) {
+        if let (Some(options), true) = (options, who.is_trusted()) {
+            self.tell(unshared(options), unshared_warning, exchange).await;
+        }
+    }
+
+    async fn tell(
+        &mut self,
+        mut names: Vec<String>,
+        warning: fn(&[String]) -> Option<String>,
+        exchange: &mut Exchange<'_>,
+    ) {
+        names.retain(|name| !self.told.contains(name));
+        if let Some(text) = warning(&names) {
             exchange.log(LogMessage::line(text)).await;
         }
         let room = TOLD.saturating_sub(self.told.len());
-        self.told.extend(refused.into_iter().take(room));
-        options
+        self.told.extend(names.into_iter().take(room));
     }
+}
+
+/// The settings that would change builds, were they only this client's.
+fn unshared(options: &SetOptions) -> Vec<String> {
+    let changes = |(name, anyway): &(&str, Option<&str>)| {
+        let set = options.overrides.get(*name);
+        set.is_some_and(|value| anyway.is_none_or(|anyway| value.trim() != anyway))
+    };
+    let changing = OF_BUILDS.iter().filter(|setting| changes(setting));
+    changing.map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// The options as far as this client may set them.
@@ -83,25 +144,35 @@ fn filter(mut asked: SetOptions, who: &Principal) -> Filtered {
 }
 
 /// What the client is told of settings that were left out, in Nix's own words.
-fn warning(refused: &[String]) -> Option<String> {
+fn refusal(refused: &[String]) -> Option<String> {
+    let because = match refused {
+        [_] => "it is a restricted setting",
+        _ => "they are restricted settings",
+    };
+    warning(refused, &format!("{because} and you are not a trusted user"))
+}
+
+/// The same of settings that do not reach builds.
+fn unshared_warning(names: &[String]) -> Option<String> {
+    warning(
+        names,
+        "builds are shared between all who want them and run with the settings of the store; change its nix.conf",
+    )
+}
+
+fn warning(settings: &[String], because: &str) -> Option<String> {
     /// Names in one warning; more are a count, for a client may send any number.
     const NAMED: usize = 20;
-    let (last, before) = refused.get(..refused.len().min(NAMED))?.split_last()?;
+    let (last, before) = settings.get(..settings.len().min(NAMED))?.split_last()?;
     let quoted: Vec<String> = before.iter().map(|name| format!("'{name}'")).collect();
-    let more = refused.len() - before.len() - 1;
+    let more = settings.len() - before.len() - 1;
     let names = match (quoted.is_empty(), more) {
-        (true, 0) => format!("setting '{last}', because it is a restricted setting"),
-        (_, 0) => format!(
-            "settings {} and '{last}', because they are restricted settings",
-            quoted.join(", ")
-        ),
-        (_, more) => format!(
-            "settings {}, '{last}' and {more} more, because they are restricted settings",
-            quoted.join(", ")
-        ),
+        (true, 0) => format!("setting '{last}'"),
+        (_, 0) => format!("settings {} and '{last}'", quoted.join(", ")),
+        (_, more) => format!("settings {}, '{last}' and {more} more", quoted.join(", ")),
     };
     Some(format!(
-        "\u{1b}[35;1mwarning:\u{1b}[0m ignoring the client-specified {names} and you are not a trusted user"
+        "\u{1b}[35;1mwarning:\u{1b}[0m ignoring the client-specified {names}, because {because}"
     ))
 }
 
@@ -158,7 +229,7 @@ mod tests {
     fn one_warning_names_them_all() {
         let told = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            warning(&names).map(|text| text.trim_start_matches(|c| c != 'i').to_owned())
+            refusal(&names).map(|text| text.trim_start_matches(|c| c != 'i').to_owned())
         };
         assert_eq!(told(&[]), None);
         assert!(told(&["a"]).unwrap().ends_with(
@@ -168,10 +239,29 @@ mod tests {
             "settings 'a', 'b' and 'c', because they are restricted settings and you are not a trusted user"
         ));
         let many: Vec<String> = (0..1000).map(|n| format!("s{n}")).collect();
-        let text = warning(&many).unwrap();
+        let text = refusal(&many).unwrap();
         assert!(
             text.contains("'s19' and 980 more, because") && !text.contains("'s20'"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn settings_that_would_change_a_build_are_named_and_defaults_are_not() {
+        let all = asked(&[
+            ("sandbox", "true"),
+            ("post-build-hook", " "),
+            ("timeout", "5"),
+            ("warn-dirty", "false"),
+            ("require-sigs", "false"),
+            ("sandbox-paths", "/bin/sh"),
+        ]);
+        assert_eq!(unshared(&all), ["require-sigs", "sandbox-paths"]);
+        let text = unshared_warning(&unshared(&all)).unwrap();
+        assert!(
+            text.contains("client-specified settings 'require-sigs' and 'sandbox-paths', because builds are shared"),
+            "{text}"
+        );
+        assert_eq!(unshared_warning(&unshared(&asked(&[("sandbox", "true")]))), None);
     }
 }

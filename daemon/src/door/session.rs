@@ -34,7 +34,7 @@ pub(super) struct Session {
     pub(super) foreseen: Option<Foreseen>,
     /// The client knows that its limits of time do not hold.
     pub(super) told_of_limits: bool,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl Session {

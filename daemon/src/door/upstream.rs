@@ -151,6 +151,11 @@ impl Upstream {
         self.options = Some(options);
     }
 
+    /// What the client set, as far as it was let through.
+    pub(super) fn options(&self) -> Option<&SetOptions> {
+        self.options.as_ref()
+    }
+
     /// Whether the client wants the rest to be built after a failure.
     pub(super) fn keeps_going(&self) -> bool {
         self.options.as_ref().is_some_and(|options| options.keep_going)

@@ -62,7 +62,14 @@ impl Room {
     /// A stock program whose store is ours.
     fn command(&self, program: &str) -> Command {
         let mut command = self.store.command(program);
-        command.env("NIX_REMOTE", self.uri());
+        // Its settings are the store's own, which a client reads from the system's file and does not send along.
+        let store_settings = self.store.scratch().join("conf");
+        std::fs::create_dir_all(&store_settings).unwrap();
+        std::fs::write(store_settings.join("nix.conf"), self.store.config()).unwrap();
+        command
+            .env("NIX_REMOTE", self.uri())
+            .env("NIX_CONF_DIR", store_settings)
+            .env_remove("NIX_CONFIG");
         command
     }
 

@@ -31,13 +31,13 @@ fn forced_command(home: &Path, daemon: &Running, arguments: &str) -> String {
     format!("ssh-ng://localhost?remote-program={}", program.display())
 }
 
-async fn run(mut command: Command) -> Output {
+pub(crate) async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -134,67 +134,7 @@ async fn the_holder_of_a_key_has_what_the_forced_command_says(#[case] version: N
     daemon.stop().await;
 }
 
-#[rstest]
-#[case::oldest(NixVersion::V2_8)]
-#[case::middle(NixVersion::V2_26)]
-#[case::newest(NixVersion::V2_34)]
-#[tokio::test(flavor = "multi_thread")]
-async fn settings_are_refused_with_one_warning_and_default_clients_meet_none(#[case] version: NixVersion) {
-    let store = TestDaemon::start(version);
-    let home = tempfile::tempdir().unwrap();
-    let mut config = config(home.path(), &store, 1);
-    config.listen.trusted_users = Vec::new();
-    let daemon = start(config).await.unwrap();
-    let path = add_file(&store, "settings");
-    let client = |settings: &[&str]| {
-        let mut command = store.command("nix");
-        let uri = format!("unix://{}?root={}", daemon.socket.display(), store.root().display());
-        // As on a machine whose settings are all in the system's file, which are not sent along.
-        command
-            .env_remove("NIX_CONFIG")
-            .args(["--extra-experimental-features", "nix-command"]);
-        command.args(settings).args(["path-info", "--store", &uri, &path]);
-        run(command)
-    };
-    let plain = client(&[]).await;
-    assert!(plain.status.success(), "{}", said(&plain));
-    assert!(!said(&plain).contains("restricted"), "{}", said(&plain));
-    let harmless = client(&["--option", "timeout", "100", "--builders", ""]).await;
-    assert!(
-        harmless.status.success() && !said(&harmless).contains("restricted"),
-        "{}",
-        said(&harmless)
-    );
-
-    let one = client(&["--option", "post-build-hook", "/bin/evil"]).await;
-    let text = said(&one);
-    assert!(one.status.success(), "{text}");
-    assert!(
-        text.contains(
-            "ignoring the client-specified setting 'post-build-hook', because it is a restricted setting and you are \
-             not a trusted user"
-        ),
-        "{text}"
-    );
-    let two = client(&[
-        "--option",
-        "post-build-hook",
-        "/bin/evil",
-        "--option",
-        "sandbox",
-        "false",
-    ])
-    .await;
-    let text = said(&two);
-    assert!(
-        text.contains("'post-build-hook' and 'sandbox', because they are restricted settings"),
-        "{text}"
-    );
-    assert_eq!(text.matches("client-specified").count(), 1, "{text}");
-    daemon.stop().await;
-}
-
-fn add_file(store: &TestDaemon, name: &str) -> String {
+pub(crate) fn add_file(store: &TestDaemon, name: &str) -> String {
     let file = store.scratch().join(name);
     std::fs::write(&file, format!("content of {name}")).unwrap();
     let added = store.run("nix-store", &["--add", &file.display().to_string()]);
