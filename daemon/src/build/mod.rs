@@ -4,6 +4,7 @@
 //! else about a build is written or asked beside it. A derivation that the store had to resolve first is asked about
 //! once more ([`realised`]).
 
+mod again;
 mod classify;
 mod log;
 mod realised;
@@ -27,6 +28,7 @@ use crate::error::told;
 use crate::request::Ending;
 use crate::scheduler::{End, StoreId};
 use crate::{forward, http};
+use again::Asked;
 use classify::{Meaning, classify, clean};
 use realised::Made;
 
@@ -98,18 +100,15 @@ async fn attempt(
     let stream = core.requests.begin(place.id, drv);
     let mut log = BuildLog::of(core, &place.config.name, path.clone(), attempt, stream);
     let mut made = Made::default();
-    let result = if let Some(sent) = core.requests.sent(place.id, drv) {
-        stop.run_until_cancelled(connection.call(&*sent, &mut log)).await
-    } else {
-        let build = async {
-            let result = ask(&mut connection, &path, &mut log).await?;
-            if is_resolved {
-                made.ask_again(&mut connection, &path, &result).await;
-            }
-            Ok(result)
-        };
-        stop.run_until_cancelled(build).await
+    let sent = core.requests.sent(place.id, drv);
+    let build = async {
+        let built = again::build(core, place, &mut connection, &path, sent.as_deref(), &mut log).await?;
+        if let (Asked::Result(result), None, true) = (&built, &sent, is_resolved) {
+            made.ask_again(&mut connection, &path, result).await;
+        }
+        Ok::<_, client::Error>(built)
     };
+    let result = stop.run_until_cancelled(build).await;
     drop(connection);
     let mut heard = Told::default();
     let (result, message) = match result {
@@ -118,7 +117,11 @@ async fn attempt(
             return Ok(End::Stopped);
         }
         None => (AttemptResult::Cancelled, String::new()),
-        Some(Ok(result)) => {
+        Some(Ok(Asked::Lost(message))) => {
+            *ending = Ending::Lost(Some(message.clone()));
+            (AttemptResult::Failed(FailureClass::Store), message)
+        }
+        Some(Ok(Asked::Result(result))) => {
             heard.succeeded = result.status.is_success();
             made.told(&result);
             outputs.extend(result.built_outputs.paths().map(|(_, path)| path.clone()));
