@@ -1,5 +1,7 @@
 //! Stores that collect what was forwarded to them, at the moment when the connections that keep it are lost.
 
+#![expect(clippy::unwrap_used, reason = "this is a test, and a failure here is a failed test")]
+
 mod common;
 
 use std::path::{Path, PathBuf};

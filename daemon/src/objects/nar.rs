@@ -27,6 +27,17 @@ pub(super) async fn stream(store: &Behind, path: &StorePath, size: u64) -> Resul
     })
 }
 
+/// The NARs of several objects of one store, each of at most `limit` bytes, in one turn.
+pub(super) async fn several(store: &Behind, paths: &[StorePath], limit: u64) -> Result<Vec<Vec<u8>>, ObjectError> {
+    let place = store.streams.clone().acquire_owned().await;
+    let mut lent = Lent {
+        connection: store.remote.borrow().await?,
+        _place: place.ok(),
+    };
+    let nars = lent.as_mut().nars(paths, limit).await;
+    nars.map_err(|error| store.failed(error))
+}
+
 /// A connection, and its place among those that stream.
 struct Lent {
     connection: Pooled,

@@ -1,6 +1,6 @@
 //! Leases on a real store.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nixci_protocol::types::StoreDir;
 use nixci_store::remote::RemoteOptions;
@@ -133,5 +133,34 @@ async fn an_info_that_was_changed_is_asked_for_again() {
     world.objects.forget(&path);
     assert!(world.objects.known_info(&path).is_none() && world.objects.is_known(&path));
     world.learn(&path).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closure_that_only_a_store_has_is_brought_whole() {
+    let world = World::new(Duration::from_mins(10));
+    let names: Vec<String> = (0..500).map(|nth| format!("n{nth}")).collect();
+    // Ten wide and fifty deep.
+    let drv = |(nth, name): (usize, &String)| {
+        let below: Vec<&str> = nth
+            .checked_sub(10)
+            .map(|below| names[below].as_str())
+            .into_iter()
+            .collect();
+        TestDrv::good(name).needs(&below)
+    };
+    let drvs: Vec<TestDrv> = names.iter().enumerate().map(drv).collect();
+    let drvs = world.store.instantiate("bring", &drvs);
+    let path = |name: &String| StoreDir::default().parse(&drvs[name]).unwrap();
+    let tops: BTreeSet<StorePath> = names[490..].iter().map(path).collect();
+    let begun = Instant::now();
+    let brought = world.objects.bring(tops.clone()).await.unwrap();
+    println!("brought {} paths in {:?}", brought.len(), begun.elapsed());
+    assert_eq!(
+        brought.into_iter().collect::<BTreeSet<_>>(),
+        drvs.keys().map(path).collect()
+    );
+    assert!(drvs.keys().map(path).all(|path| world.objects.spool.contains(&path)));
+    assert_eq!(world.objects.bring(tops).await.unwrap(), []);
     world.end().await;
 }

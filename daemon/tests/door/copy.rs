@@ -232,3 +232,46 @@ fn unsigned_outputs_of_a_user_who_is_not_trusted_are_refused(
         world.run("nix", &["copy", "--derivation", "--to", &to, &drv]);
     }
 }
+
+#[test]
+fn a_closure_that_only_the_store_behind_has_is_brought_in_batches() {
+    let world = World::new(NixVersion::NEWEST);
+    let names: Vec<String> = (0..500).map(|nth| format!("n{nth}")).collect();
+    let mut drvs: Vec<TestDrv> = Vec::new();
+    // Ten wide and fifty deep.
+    for (nth, name) in names.iter().enumerate() {
+        let below: Vec<&str> = nth
+            .checked_sub(10)
+            .map(|below| names[below].as_str())
+            .into_iter()
+            .collect();
+        drvs.push(TestDrv::good(name).needs(&below));
+    }
+    let tops: Vec<&str> = names[490..].iter().map(String::as_str).collect();
+    drvs.push(TestDrv::good("all").needs(&tops));
+    world.store.instantiate("brought", &drvs);
+    drvs.push(TestDrv::good("app").needs(&["all"]));
+    let drvs = world.client.instantiate("brought", &drvs);
+    let begun = std::time::Instant::now();
+    world.run("nix", &["copy", "--derivation", "--to", &world.socket(), &drvs["app"]]);
+    println!("501 derivations brought in {} ms", begun.elapsed().as_millis());
+    // They are the spool's own now, and go to any store from there.
+    let other = TestDaemon::start(NixVersion::NEWEST);
+    world.store.kill9();
+    let to = format!("unix://{}", other.socket().display());
+    let from = world.pipe();
+    world.run(
+        "nix",
+        &[
+            "copy",
+            "--derivation",
+            "--no-check-sigs",
+            "--from",
+            &from,
+            "--to",
+            &to,
+            &drvs["app"],
+        ],
+    );
+    assert!(other.physical(&drvs["n0"]).exists());
+}
