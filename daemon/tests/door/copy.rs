@@ -56,16 +56,32 @@ fn closures_go_in_by_every_door_and_come_back_the_same(
     let mut world = World::new(version);
     let (drv, out) = built(&world, "copy");
     let own = world.client.local_uri();
-    for way in ["socket", "pipe", "ssh", "ssh, compressed"] {
+    for way in [
+        "socket",
+        "socket, four connections",
+        "pipe",
+        "pipe, four connections",
+        "ssh",
+        "ssh, compressed",
+    ] {
         // What another door brought is not brought again, so each gets a daemon of its own.
         world.nixci = front(&world.store, "");
         let (_sshd, ssh) = world.sshd();
         let (to, from) = match way {
             "socket" => (world.socket(), world.pipe()),
+            "socket, four connections" => {
+                let four = |uri: String, sign| format!("{uri}{sign}max-connections=4");
+                (four(world.socket(), '?'), four(world.pipe(), '&'))
+            }
             "pipe" => (world.pipe(), world.pipe()),
+            "pipe, four connections" => {
+                let uri = format!("{}&max-connections=4", world.pipe());
+                (uri.clone(), uri)
+            }
             "ssh" => (ssh.clone(), ssh),
             _ => {
-                // With more than one connection these wait for themselves before they start ssh, whoever is there.
+                // With more than one connection these wait for themselves before they start ssh, whoever is there: a
+                // program in its place, as above, is started at once.
                 let connections = match version {
                     NixVersion::V2_8 | NixVersion::V2_26 => 1,
                     NixVersion::V2_34 => 4,

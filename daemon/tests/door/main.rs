@@ -20,6 +20,7 @@ mod old_clients;
 mod query;
 mod realisations;
 mod remote_store;
+mod repair;
 mod settings;
 mod shown;
 mod sign;

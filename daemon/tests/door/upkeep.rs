@@ -21,22 +21,22 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::common::{ask, config, connect, connect_stock};
 
 /// A store and a door to it, through which what is written goes at once.
-struct Pair {
-    store: TestDaemon,
+pub(crate) struct Pair {
+    pub(crate) store: TestDaemon,
     daemon: Running,
     _home: tempfile::TempDir,
 }
 
 /// What a command told.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
-    code: Option<i32>,
-    stdout: Vec<String>,
-    stderr: Vec<String>,
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<String>,
+    pub(crate) stderr: Vec<String>,
 }
 
 impl Pair {
-    async fn new(version: NixVersion) -> Self {
+    pub(crate) async fn new(version: NixVersion) -> Self {
         let store = TestDaemon::start(version);
         let home = tempfile::tempdir().unwrap();
         let mut config = config(home.path(), &store, 2);
@@ -66,6 +66,12 @@ impl Pair {
         // A folder is listed in no order, so what is deleted in it is not either.
         let lines = |bytes: &[u8]| {
             let text = String::from_utf8_lossy(bytes);
+            // Clients name the store as they were told to find it.
+            let text = [self.daemon.socket.clone(), self.store.socket()]
+                .iter()
+                .fold(text.into_owned(), |text, socket| {
+                    text.replace(&socket.display().to_string(), "SOCKET")
+                });
             // Which other connections there are is not for us to say: our own, and those that are about to end.
             let of_others = |line: &&str| line.starts_with("{temp:") || line.starts_with("removing stale temporary");
             let mut lines: Vec<String> = text
@@ -92,7 +98,12 @@ impl Pair {
     }
 
     /// Runs a command through both doors, after the same preparations, and compares.
-    async fn same(&self, prepare: impl Fn(&TestDaemon) -> Vec<String>, program: &str, arguments: &[&str]) -> Told {
+    pub(crate) async fn same(
+        &self,
+        prepare: impl Fn(&TestDaemon) -> Vec<String>,
+        program: &str,
+        arguments: &[&str],
+    ) -> Told {
         let words = |more: Vec<String>| {
             let words = arguments.iter().map(|word| (*word).to_owned());
             words.chain(more).collect::<Vec<String>>()
@@ -106,6 +117,10 @@ impl Pair {
         let through = self.through(program, &second).await;
         assert_eq!(through, directly, "{program} {arguments:?}");
         through
+    }
+
+    pub(crate) async fn stop(self) {
+        self.daemon.stop().await;
     }
 }
 

@@ -19,6 +19,7 @@ mod nix;
 mod process;
 pub mod recorded;
 mod service;
+mod small_disk;
 mod sshd;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub use gate::Gate;
 pub use nix::NixVersion;
 pub use process::{poll_until, stop, terminate};
 pub use service::Service;
+pub use small_disk::small_disk;
 pub use sshd::Sshd;
 
 /// The folder that holds the Nix versions and what is made once and reused: `$NIXCI_TEST_CACHE`, or

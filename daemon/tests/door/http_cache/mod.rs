@@ -3,6 +3,7 @@
 mod answers;
 mod clients;
 mod disk;
+mod full;
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,44 +1,10 @@
-//! A disk that is really full: the test runs itself again in a mount namespace with a small file system.
-
-use std::path::PathBuf;
-use std::process::Command;
+//! A disk that is really full.
 
 use super::*;
 use crate::index::{self, Index, derivations};
+use crate::testing::small_disk;
 
-const FOLDER: &str = "NIXCI_TEST_SMALL_DISK";
 const BALLAST: usize = 512 * 1024;
-
-/// The folder of the small file system inside, and none outside after the inside has succeeded.
-fn small_disk(test: &str) -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        return Some(folder.into());
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let mut inside = Command::new("unshare");
-    if !rustix::process::getuid().is_root() {
-        inside.args(["--user", "--map-root-user"]);
-    }
-    let script = r#"mount -t tmpfs -o size=2m none "$0" || exit 77; exec "$@""#;
-    let output = inside
-        .args(["--mount", "sh", "-c", script])
-        .arg(folder.path())
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", test])
-        .env(FOLDER, folder.path())
-        .output()
-        .expect("this test needs unshare (util-linux)");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_ne!(
-        output.status.code(),
-        Some(77),
-        "this test needs a small file system: run it as root, or allow user namespaces (sysctl \
-         kernel.unprivileged_userns_clone=1): {said}"
-    );
-    let ran = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && ran.contains("1 passed"), "{ran}\n{said}");
-    None
-}
 
 #[test]
 fn a_full_disk_is_one_clear_error_and_the_spool_goes_on_afterwards() {
