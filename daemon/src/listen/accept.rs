@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use nixci_protocol::io::{Company, SocketReader, SocketWriter, socket};
 use nixci_protocol::server::Greeted;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -41,6 +41,7 @@ pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown)
             total: files::connections_that_fit(limits.connections),
             per_user: limits.connections_per_user,
         }),
+        company: Company::default(),
         refusals: Semaphore::new(REFUSALS),
         handshake_time: limits.handshake_time,
         own: rustix::process::geteuid().as_raw(),
@@ -103,6 +104,7 @@ type Welcomed = (Greeted, Principal, Option<Place<u32>>);
 struct Reception {
     door: Arc<Door>,
     admission: Admission<u32>,
+    company: Company,
     refusals: Semaphore,
     handshake_time: Duration,
     /// The daemon's own user.
@@ -124,7 +126,7 @@ impl Reception {
         place: Result<Place<u32>, Full<u32>>,
         stop: CancellationToken,
     ) {
-        let (read, write) = stream.into_split();
+        let (read, write) = socket(stream, &self.company);
         let read = Parked::new(read, stop);
         // Until more is known a client has no more than its user's number.
         let user = Principal::local(peer.uid, false);
@@ -151,7 +153,7 @@ impl Reception {
     }
 
     /// Finds out who a client is, and shakes hands; none when it is not served.
-    async fn welcome(&self, mut read: Parked<OwnedReadHalf>, write: OwnedWriteHalf, peer: Peer) -> Option<Welcomed> {
+    async fn welcome(&self, mut read: Parked<SocketReader>, write: SocketWriter, peer: Peer) -> Option<Welcomed> {
         let user = Principal::local(peer.uid, false);
         let mut opening = match preamble::read(&mut read).await {
             Ok(opening) => opening,

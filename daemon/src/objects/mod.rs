@@ -211,10 +211,7 @@ impl Objects {
             Place::Spool => {
                 let reader = self.spool.nar(path).await?;
                 let reader = reader.ok_or_else(|| ObjectError::Gone { path: path.clone() })?;
-                Ok(Some(op::Nar {
-                    size: reader.size(),
-                    reader: Box::new(reader),
-                }))
+                Ok(Some(op::Nar::new(reader.size(), reader)))
             }
             Place::Store(nth) => Ok(Some(nar::stream(&self.stores[nth], path, info.info.nar_size).await?)),
         }

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -65,8 +65,8 @@ impl Connection {
         write: impl AsyncWrite + Send + Unpin + 'static,
         hello: Hello,
     ) -> Result<Self, Error> {
-        let mut reader = Reader::new(Box::new(read));
-        let mut writer = Writer::new(Box::new(write));
+        let mut reader = Reader::new(read);
+        let mut writer = Writer::new(write);
         let agreed = shake_hands(&mut reader, &mut writer, hello).await?;
         let mut this = Self {
             reader,
@@ -139,7 +139,7 @@ impl Connection {
             return Err(Error::NotReusable);
         }
         // A server that gave up after its last error has closed by now: better known before anything is sent.
-        match self.reader.poll_fill(&mut Context::from_waker(Waker::noop())) {
+        match self.reader.take_now() {
             Poll::Pending => {
                 self.state = State::Busy;
                 Ok(())

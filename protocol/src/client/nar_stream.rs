@@ -8,12 +8,14 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::call::{both, flush, put_request, read_log};
 use super::connection::State;
 use super::{Connection, Error, LogSink};
-use crate::io::{NarError, NarScanner};
+use crate::io::{NarError, NarScanner, Pipe, SocketWriter};
 use crate::log::{self, RemoteError};
-use crate::op::NarFromPath;
+use crate::op::{NarFromPath, NarSource};
 use crate::types::StorePath;
 use crate::wire::{WireError, decode};
 
+/// Content of at least so many bytes is passed on without reading it: below, the calls cost more than the copies.
+const WORTH_PASSING: u64 = 128 * 1024;
 /// Bytes of an error in the middle of a NAR; it is read again with every piece that comes.
 const LONGEST_REASON: usize = 256 * 1024;
 
@@ -25,6 +27,8 @@ pub struct NarStream<C> {
     connection: C,
     scanner: NarScanner,
     expected: u64,
+    /// What content passes through on its way to another socket.
+    pipe: Option<Pipe>,
     /// The server stopped in the middle, to say why.
     failing: bool,
 }
@@ -50,6 +54,7 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
             connection,
             scanner: NarScanner::new(),
             expected: nar_size,
+            pipe: None,
             failing: false,
         })
     }
@@ -89,6 +94,33 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
         Poll::Ready(Ok(()))
     }
 
+    /// Passes content on; nothing where that is not worth it.
+    fn poll_content(&mut self, cx: &mut Context<'_>, to: &SocketWriter) -> Poll<Result<u64, Error>> {
+        let left = self.scanner.content_left();
+        let underway = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+        // A file that does not fit in the NAR is found out by reading it.
+        if self.failing
+            || left > self.expected.saturating_sub(self.scanner.offset())
+            || (left < WORTH_PASSING && !underway)
+        {
+            return Poll::Ready(Ok(0));
+        }
+        let pipe = match self.pipe.take() {
+            Some(pipe) => pipe,
+            None => Pipe::new().map_err(Error::Io)?,
+        };
+        let pipe = self.pipe.insert(pipe);
+        match ready!(self.connection.as_mut().reader.poll_pass(cx, pipe, to, left)) {
+            Ok(Some(0)) => Poll::Ready(Err(Error::Closed)),
+            Ok(Some(passed)) => {
+                self.scanner.skip(passed);
+                Poll::Ready(Ok(passed))
+            }
+            Ok(None) => Poll::Ready(Ok(0)),
+            Err(error) => Poll::Ready(Err(Error::Io(error))),
+        }
+    }
+
     /// Why the server stopped.
     fn poll_reason(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let connection = self.connection.as_mut();
@@ -114,7 +146,9 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
     fn poll_some(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Result<(), Error>> {
         let reader = &mut self.connection.as_mut().reader;
         let (before, offset) = (out.filled().len(), self.scanner.offset());
-        if ready!(reader.poll_take(cx, out)).map_err(Error::Io)? == 0 {
+        if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
+            pipe.take(out).map_err(Error::Io)?;
+        } else if ready!(reader.poll_take(cx, out)).map_err(Error::Io)? == 0 {
             return Poll::Ready(Err(Error::Closed));
         }
         let pushed = self.scanner.push(&out.filled()[before..]);
@@ -135,6 +169,16 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
 impl<C: AsMut<Connection> + Send + Unpin> AsyncRead for NarStream<C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.get_mut().poll_or_break(cx, out).map_err(io::Error::other)
+    }
+}
+
+impl<C: AsMut<Connection> + Send + Unpin> NarSource for NarStream<C> {
+    fn poll_pass(&mut self, cx: &mut Context<'_>, to: &SocketWriter) -> Poll<io::Result<u64>> {
+        let passed = ready!(self.poll_content(cx, to));
+        if passed.is_err() {
+            self.connection.as_mut().state = State::Broken;
+        }
+        Poll::Ready(passed.map_err(io::Error::other))
     }
 }
 

@@ -149,6 +149,18 @@ impl NarScanner {
         self.offset
     }
 
+    /// Bytes of content that come next, whatever they are.
+    pub(crate) fn content_left(&self) -> u64 {
+        self.content
+    }
+
+    /// So many of them have passed by unseen.
+    pub(crate) fn skip(&mut self, content: u64) {
+        let skipped = content.min(self.content);
+        self.content -= skipped;
+        self.offset += skipped;
+    }
+
     /// Whether what was seen so far may be a single file.
     pub(crate) fn may_be_file(&self) -> bool {
         self.open.is_empty() && !matches!(self.expect, Expect::TargetWord | Expect::Target)

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use super::BoxRead;
+use super::{Pipe, ReadHalf, SocketWriter};
 
 /// Bytes taken from a peer at once.
 pub(crate) const BUFFER: usize = 64 * 1024;
@@ -19,7 +19,7 @@ const FIRST: usize = 4 * 1024;
 
 /// A peer's bytes, buffered.
 pub(crate) struct Reader {
-    inner: BoxRead,
+    inner: ReadHalf,
     buffer: BytesMut,
     /// There is no buffer until something comes.
     resting: bool,
@@ -27,9 +27,9 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(inner: BoxRead) -> Self {
+    pub(crate) fn new(inner: impl AsyncRead + Send + Unpin + 'static) -> Self {
         Self {
-            inner,
+            inner: ReadHalf::new(inner),
             buffer: BytesMut::new(),
             resting: true,
             ended: false,
@@ -88,6 +88,37 @@ impl Reader {
             taken
         };
         Poll::Ready(Ok(taken))
+    }
+
+    /// Takes bytes that have arrived, without waiting; 0 is the end of the stream, pending that nothing is there.
+    pub(crate) fn take_now(&mut self) -> Poll<io::Result<usize>> {
+        let mut first = [MaybeUninit::uninit(); FIRST];
+        let mut first = ReadBuf::uninit(&mut first);
+        if !self.ended {
+            ready!(self.inner.take_now(&mut first))?;
+        }
+        self.buffer.extend_from_slice(first.filled());
+        self.ended = first.filled().is_empty();
+        Poll::Ready(Ok(first.filled().len()))
+    }
+
+    /// Moves at most `left` bytes to a socket, unseen; none when something is buffered, or where that cannot be done.
+    pub(crate) fn poll_pass(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        to: &SocketWriter,
+        left: u64,
+    ) -> Poll<io::Result<Option<u64>>> {
+        let ReadHalf::Socket(from) = &self.inner else {
+            return Poll::Ready(Ok(None));
+        };
+        if !self.buffer.is_empty() || self.ended {
+            return Poll::Ready(Ok(None));
+        }
+        let passed = ready!(pipe.poll_pass(cx, from, to, left))?;
+        self.ended = passed == 0;
+        Poll::Ready(Ok(Some(passed)))
     }
 
     /// Returns the last bytes that were taken.

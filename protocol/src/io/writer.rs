@@ -5,21 +5,21 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::BoxWrite;
+use super::{SocketWriter, WriteHalf};
 
 /// What a buffer may have and stay while a peer is silent.
 const KEPT: usize = 512;
 
 /// Bytes for a peer, buffered until they are flushed.
 pub(crate) struct Writer {
-    inner: BoxWrite,
+    inner: WriteHalf,
     pub(crate) out: BytesMut,
 }
 
 impl Writer {
-    pub(crate) fn new(inner: BoxWrite) -> Self {
+    pub(crate) fn new(inner: impl AsyncWrite + Send + Unpin + 'static) -> Self {
         Self {
-            inner,
+            inner: WriteHalf::new(inner),
             out: BytesMut::new(),
         }
     }
@@ -61,6 +61,14 @@ impl Writer {
             self.out = BytesMut::new();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The socket that bytes go to, if it is one and nothing waits to be sent.
+    pub(crate) fn socket(&self) -> Option<&SocketWriter> {
+        match &self.inner {
+            WriteHalf::Socket(socket) if self.out.is_empty() => Some(socket),
+            WriteHalf::Socket(_) | WriteHalf::Other(_) => None,
+        }
     }
 
     pub(crate) async fn shutdown(&mut self) -> io::Result<()> {

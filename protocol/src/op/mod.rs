@@ -21,7 +21,7 @@ pub use query::{
     QueryValidPaths, SubstitutablePaths,
 };
 pub use realise::{QueryRealisation, RealisationKey, Realisations, RegisterDrvOutput};
-pub use reply::{JsonLines, Nar, Reply, ReplyShape};
+pub use reply::{JsonLines, Nar, NarSource, Reply, ReplyShape};
 pub use request::{BodyKind, Request};
 pub use roots::{AddIndirectRoot, AddPermRoot, AddTempRoot, FindRoots, Root, SyncWithGc};
 

@@ -45,8 +45,8 @@ pub async fn greet(
     write: impl AsyncWrite + Send + Unpin + 'static,
     hello: ServerHello,
 ) -> Result<Option<Greeted>, ServeError> {
-    let mut reader = Reader::new(Box::new(read));
-    let mut writer = Writer::new(Box::new(write));
+    let mut reader = Reader::new(read);
+    let mut writer = Writer::new(write);
     let on = shake_hands(&mut reader, &mut writer, hello).await?;
     Ok(on.map(|on| Greeted { reader, writer, on }))
 }

@@ -179,14 +179,21 @@ impl Session {
         Incoming::Error(error).encode(&self.on, &mut self.wires.state().writer.out);
     }
 
-    async fn send_nar(&mut self, operation: &'static str, nar: Nar) -> Result<(), ServeError> {
+    async fn send_nar(&mut self, operation: &'static str, mut nar: Nar) -> Result<(), ServeError> {
         let reply = |error| ServeError::Reply { operation, error };
         let mut left = nar.size;
-        let mut reader = nar.reader.take(nar.size.saturating_add(1));
         let writer = &mut self.wires.state().writer;
         loop {
-            writer.out.reserve(BUFFER);
-            let taken = reader.read_buf(&mut writer.out).await.map_err(reply)? as u64;
+            let passed = match writer.socket() {
+                Some(socket) => poll_fn(|cx| nar.reader.poll_pass(cx, socket)).await.map_err(reply)?,
+                None => 0,
+            };
+            let taken = if passed == 0 {
+                writer.out.reserve(BUFFER);
+                nar.reader.read_buf(&mut writer.out).await.map_err(reply)? as u64
+            } else {
+                passed
+            };
             if taken == 0 && left == 0 {
                 return Ok(());
             }

@@ -90,10 +90,9 @@ impl Handler for Store {
                 Ok(Reply::Done)
             }
             Request::AddClosure(_) => Ok(self.take_paths(StreamKind::Tagged, exchange).await?.into()),
-            Request::NarFromPath(it) if it.path.name() == "valid" => Ok(Reply::Nar(Nar {
-                size: HELLO_NAR.len() as u64,
-                reader: Box::new(HELLO_NAR),
-            })),
+            Request::NarFromPath(it) if it.path.name() == "valid" => {
+                Ok(Reply::Nar(Nar::new(HELLO_NAR.len() as u64, HELLO_NAR)))
+            }
             Request::NarFromPath(it) => Err(HandlerError::new(format!("path '{}' is not valid", it.path))),
             Request::BuildPathsWithResults(it) => {
                 exchange

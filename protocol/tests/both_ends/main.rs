@@ -6,3 +6,4 @@ mod fixture;
 mod malformed;
 mod old_clients;
 mod operations;
+mod sockets;

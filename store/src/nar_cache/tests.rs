@@ -40,13 +40,8 @@ impl AsyncRead for Trickle {
 }
 
 fn nar(content: &[u8], step: usize) -> Nar {
-    Nar {
-        size: content.len() as u64,
-        reader: Box::new(Trickle {
-            content: Bytes::copy_from_slice(content),
-            step,
-        }),
-    }
+    let content = Bytes::copy_from_slice(content);
+    Nar::new(content.len() as u64, Trickle { content, step })
 }
 
 fn ticket(cache: &NarCache, hash: &NarHash) -> Ticket {
@@ -164,10 +159,7 @@ async fn whoever_follows_gets_what_there_is_and_learns_of_the_end() {
     let content = content(2, 9 * BLOCK);
     let hash = NarHash::of(&content);
     let (mut sink, reader) = tokio::io::duplex(BLOCK);
-    let mut follower = ticket(&cache, &hash).fill(Nar {
-        size: content.len() as u64,
-        reader: Box::new(reader),
-    });
+    let mut follower = ticket(&cache, &hash).fill(Nar::new(content.len() as u64, reader));
     // Enough that frames are finished whatever number is packed ahead.
     sink.write_all(&content[..8 * BLOCK]).await.unwrap();
     assert!(!follower.next().await.unwrap().unwrap().is_empty());

@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nixci_protocol::client::{Connection, Hello};
+use nixci_protocol::io::Company;
 use tokio::process::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{Fault, Unreachable};
 use super::said::Said;
 use super::ssh::{self, SshFiles};
-use super::transport::{self, Transport, Watched};
+use super::transport::{self, Transport, Watch};
 use super::{RemoteOptions, StoreUri};
 
 /// A store and the connections to it. Clones share them.
@@ -29,6 +30,7 @@ struct Inner {
     // Held for a push or a pop, never across an await. The last used is taken first, so that the others can age.
     idle: Mutex<Vec<Link>>,
     ssh: SshFiles,
+    company: Company,
 }
 
 impl Inner {
@@ -53,7 +55,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// A connection of its own, not counted by the pool. Dropping it hangs up, and kills the program behind it if it is one.
 pub struct Link {
     connection: Connection,
-    watched: Watched,
+    watch: Watch,
     said: Option<Said>,
     opened: Instant,
 }
@@ -82,7 +84,7 @@ impl Link {
     /// Whether it may be used: nothing is under way, and the other side is there and silent.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.connection.is_reusable() && self.watched.is_quiet()
+        self.connection.is_reusable() && self.watch.is_quiet()
     }
 }
 
@@ -126,6 +128,7 @@ impl Remote {
             idle: Mutex::new(Vec::new()),
             options,
             ssh: SshFiles::default(),
+            company: Company::default(),
         }))
     }
 
@@ -188,8 +191,9 @@ impl Remote {
     /// An idle connection that is still good, if there is one; as with [`Self::take`].
     pub async fn take_idle(&self) -> Option<Link> {
         while let Some(link) = self.pop_idle() {
-            // What the other side did since is only known once the runtime has looked.
-            tokio::task::yield_now().await;
+            if link.watch.needs_runtime() {
+                tokio::task::yield_now().await;
+            }
             if link.is_fresh() && !self.0.is_too_old(&link) {
                 return Some(link);
             }
@@ -244,9 +248,9 @@ impl Remote {
     async fn open(&self) -> Result<Link, Fault> {
         let after = self.0.options.connect_timeout;
         let (route, by_ssh) = self.route()?;
-        let Transport { read, write, said } = match route {
-            Route::Socket(path) => match tokio::time::timeout(after, transport::socket(&path)).await {
-                Ok(transport) => transport?,
+        let (transport, said) = match route {
+            Route::Socket(path) => match tokio::time::timeout(after, transport::socket(&path, &self.0.company)).await {
+                Ok(transport) => (transport?, None),
                 Err(_) => {
                     return Err(Fault::Timeout {
                         after,
@@ -255,9 +259,12 @@ impl Remote {
                     });
                 }
             },
-            Route::Program(command) => transport::program(*command)?,
+            Route::Program(command) => {
+                let (transport, said) = transport::program(*command)?;
+                (transport, Some(said))
+            }
         };
-        let watched = read.clone();
+        let watch = transport.watch();
         let hello = Hello {
             features: self.0.options.features.clone(),
             store_dir: self.0.options.store_dir.clone(),
@@ -265,7 +272,10 @@ impl Remote {
         };
         let settings = self.0.options.build.request();
         let shake_hands = async {
-            let mut connection = Connection::open(read, write, hello).await?;
+            let mut connection = match transport {
+                Transport::Socket(read, write) => Connection::open(read, write, hello).await?,
+                Transport::Program(output, input) => Connection::open(output, input, hello).await?,
+            };
             if let Some(settings) = settings {
                 connection.call(&settings, &mut ()).await?;
             }
@@ -274,7 +284,7 @@ impl Remote {
         match tokio::time::timeout(after, shake_hands).await {
             Ok(Ok(connection)) => Ok(Link {
                 connection,
-                watched,
+                watch,
                 said,
                 opened: Instant::now(),
             }),

@@ -7,46 +7,66 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use nixci_protocol::io::{Company, SocketReader, SocketWatch, SocketWriter};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::error::Fault;
 use super::said::Said;
 
-type Reader = Box<dyn AsyncRead + Send + Unpin>;
-type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+/// Two directions of bytes.
+pub(super) enum Transport {
+    Socket(SocketReader, SocketWriter),
+    Program(Output, Box<Input>),
+}
 
-/// Two directions of bytes, and what is known besides.
-pub(super) struct Transport {
-    pub(super) read: Watched,
-    pub(super) write: Writer,
-    pub(super) said: Option<Said>,
+/// Something to look at a connection with while nobody uses it.
+pub(super) enum Watch {
+    Socket(SocketWatch),
+    Program(Output),
+}
+
+impl Watch {
+    /// Whether the other side is there and silent, as it has to be between two calls.
+    pub(super) fn is_quiet(&self) -> bool {
+        match self {
+            Self::Socket(socket) => socket.is_quiet(),
+            Self::Program(output) => output.is_quiet(),
+        }
+    }
+
+    /// Whether what the other side did is only known once the runtime has looked.
+    pub(super) fn needs_runtime(&self) -> bool {
+        match self {
+            Self::Socket(_) => false,
+            Self::Program(_) => true,
+        }
+    }
 }
 
 impl Transport {
-    fn new(read: Reader, write: Writer, said: Option<Said>) -> Self {
-        Self {
-            read: Watched(Arc::new(Mutex::new(read))),
-            write,
-            said,
+    pub(super) fn watch(&self) -> Watch {
+        match self {
+            Self::Socket(read, _) => Watch::Socket(read.watch()),
+            Self::Program(output, _) => Watch::Program(output.clone()),
         }
     }
 }
 
 /// Connects to a daemon's socket.
-pub(super) async fn socket(path: &Path) -> Result<Transport, Fault> {
+pub(super) async fn socket(path: &Path, company: &Company) -> Result<Transport, Fault> {
     let stream = (UnixStream::connect(path).await).map_err(|error| Fault::Socket {
         socket: path.to_owned(),
         error,
     })?;
-    let (read, write) = stream.into_split();
-    Ok(Transport::new(Box::new(read), Box::new(write), None))
+    let (read, write) = nixci_protocol::io::socket(stream, company);
+    Ok(Transport::Socket(read, write))
 }
 
 /// Starts a program that speaks the protocol on its standard input and output. It is killed when the writing half is
 /// dropped, together with the connection.
-pub(super) fn program(mut command: Command) -> Result<Transport, Fault> {
+pub(super) fn program(mut command: Command) -> Result<(Transport, Said), Fault> {
     let fault = |command: &Command, error| {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
         Fault::Program { program, error }
@@ -63,17 +83,18 @@ pub(super) fn program(mut command: Command) -> Result<Transport, Fault> {
     else {
         return Err(fault(&command, io::ErrorKind::BrokenPipe.into()));
     };
-    let write = Box::new(OwningWriter { stdin, _child: child });
-    Ok(Transport::new(Box::new(stdout), write, Some(Said::listen(stderr))))
+    let input = Box::new(Input { stdin, _child: child });
+    let output = Output(Arc::new(Mutex::new(stdout)));
+    Ok((Transport::Program(output, input), Said::listen(stderr)))
 }
 
 /// The input of a program, and the program.
-struct OwningWriter {
+pub(super) struct Input {
     stdin: ChildStdin,
     _child: Child,
 }
 
-impl AsyncWrite for OwningWriter {
+impl AsyncWrite for Input {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stdin).poll_write(cx, bytes)
     }
@@ -87,14 +108,13 @@ impl AsyncWrite for OwningWriter {
     }
 }
 
-/// A reader that the pool can look at while the connection is idle.
+/// The output of a program, which the pool can look at while the connection is idle.
 #[derive(Clone)]
 // Locked for one poll, never across an await; the pool looks only when nobody reads.
-pub(super) struct Watched(Arc<Mutex<Reader>>);
+pub(super) struct Output(Arc<Mutex<ChildStdout>>);
 
-impl Watched {
-    /// Whether the other side is there and silent, as it has to be between two calls.
-    pub(super) fn is_quiet(&self) -> bool {
+impl Output {
+    fn is_quiet(&self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         let mut reader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +124,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for Output {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut reader = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Pin::new(&mut *reader).poll_read(cx, buffer)
