@@ -9,6 +9,7 @@ mod classify;
 mod log;
 mod realised;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nixci_protocol::client::{self, LogSink};
@@ -16,7 +17,7 @@ use nixci_protocol::nixci::control::AttemptId;
 use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_protocol::op;
 use nixci_protocol::types::{
-    BuildMode, BuildResult, BuildStatus, DerivedPath, OutputsSpec, SingleDerivedPath, StorePath,
+    BuildMode, BuildResult, BuildStatus, BuiltOutputs, DerivedPath, DrvPath, OutputsSpec, SingleDerivedPath, StorePath,
 };
 use nixci_store::index::attempts::{self, AttemptResult};
 use nixci_store::index::{self, DrvId, contents, derivations};
@@ -35,7 +36,7 @@ use realised::Made;
 pub(crate) use log::{BuildLog, Told};
 
 /// The first minor with `BuildPathsWithResults`.
-const WITH_RESULTS: u8 = 34;
+pub(crate) const WITH_RESULTS: u8 = 34;
 
 /// What the record says where no store was chosen.
 const NO_STORE: &str = "none";
@@ -238,10 +239,31 @@ async fn ask(
     }
     // An older store has only a text for all that can go wrong.
     match connection.call(&op::BuildPaths { paths, mode }, log).await {
-        Ok(_) => Ok(BuildResult::new(BuildStatus::Built, "")),
+        Ok(_) => Ok(BuildResult {
+            built_outputs: outputs_of(connection, drv).await,
+            ..BuildResult::new(BuildStatus::Built, "")
+        }),
         Err(error) if error.is_remote() => Ok(BuildResult::new(BuildStatus::MiscFailure, told(&error))),
         Err(error) => Err(error),
     }
+}
+
+/// The outputs of a derivation that was built, from a store that did not tell them with the result; none where it cannot
+/// be asked for them either.
+pub(crate) async fn outputs_of(connection: &mut client::Connection, drv: &StorePath) -> BuiltOutputs {
+    let Ok(drv) = DrvPath::try_from(drv.clone()) else {
+        return BuiltOutputs::default();
+    };
+    let told = connection.call(&op::QueryDerivationOutputMap { drv }, &mut ()).await;
+    let outputs = told.unwrap_or_else(|error| {
+        debug!(
+            "failed to ask for the outputs of what was built: {}",
+            crate::error::told(&error)
+        );
+        BTreeMap::new()
+    });
+    let known = outputs.into_iter().filter_map(|(name, path)| Some((name, path?)));
+    known.collect()
 }
 
 /// Records that a derivation failed without being tried; on no store where none was chosen.

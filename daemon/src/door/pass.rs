@@ -9,19 +9,16 @@ use nixci_protocol::op::{self, Reply};
 use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::{BuildMode, BuildResult, DerivedPath, KeyedBuildResult, SingleDerivedPath, StorePath};
 
-use super::answer::there;
+use super::answer::{only_asked, there};
 use super::builds::Answered;
 use super::session::{Session, refuse};
 use super::upstream::Relay;
 use super::wait::Waiting;
-use crate::build::{BuildLog, Told};
+use crate::build::{BuildLog, Told, WITH_RESULTS, outputs_of};
 use crate::core::Core;
 use crate::request::{Mailbox, Stream};
 use crate::scheduler::StoreId;
 use crate::sign::hashed;
-
-/// The first minor with `BuildPathsWithResults`.
-const WITH_RESULTS: u8 = 34;
 
 /// The client sees what the log records.
 struct Tee<'x, 'e> {
@@ -62,6 +59,17 @@ pub(super) async fn paths_with_results(
     request: op::BuildPathsWithResults,
     exchange: &mut Exchange<'_>,
 ) -> Result<Vec<KeyedBuildResult>, HandlerError> {
+    if session.upstream.connection().await?.negotiated().version.minor < WITH_RESULTS {
+        let op::BuildPathsWithResults { paths: asked, mode } = request;
+        let request = op::BuildPaths {
+            paths: asked.clone(),
+            mode,
+        };
+        paths(session, request, exchange).await?;
+        let results = all_there(session.upstream.connection().await?, &asked).await;
+        let keyed = asked.into_iter().zip(results);
+        return Ok(keyed.map(|(path, result)| KeyedBuildResult { path, result }).collect());
+    }
     let mut results = recorded(session, &request, exchange, |reply, told| {
         if let Some(results) = reply {
             tell(results, told);
@@ -71,6 +79,23 @@ pub(super) async fn paths_with_results(
     let store = session.upstream.store()?.config.name.clone();
     sign(&session.ci.core, &store, &mut results).await;
     Ok(results)
+}
+
+/// The results of paths that are there, from a store that tells none.
+async fn all_there(connection: &mut Connection, paths: &[DerivedPath]) -> Vec<BuildResult> {
+    let mut results = Vec::with_capacity(paths.len());
+    for path in paths {
+        let mut result = there();
+        if let DerivedPath::Built {
+            drv: SingleDerivedPath::Opaque(drv),
+            ..
+        } = path
+        {
+            result.built_outputs = outputs_of(connection, drv).await;
+        }
+        results.push(only_asked(path, result));
+    }
+    results
 }
 
 /// Signs what the store tells of outputs that were built there.
@@ -148,7 +173,6 @@ pub(super) async fn rest(
         mailbox,
         log: BuildLog::for_others(&core, &name),
     };
-    let count = paths.len();
     let connection = connection(session, store).await?;
     let mut told = Told::default();
     let answered = if connection.negotiated().version.minor >= WITH_RESULTS {
@@ -163,12 +187,17 @@ pub(super) async fn rest(
             Err(error) => Err(error),
         }
     } else {
-        let mode = BuildMode::Normal;
-        let request = op::BuildPaths { paths, mode };
-        connection.call(&request, &mut among).await.map(|_| {
-            told.succeeded = true;
-            vec![there(); count]
-        })
+        let request = op::BuildPaths {
+            paths: paths.clone(),
+            mode: BuildMode::Normal,
+        };
+        match connection.call(&request, &mut among).await {
+            Ok(_) => {
+                told.succeeded = true;
+                Ok(all_there(connection, &paths).await)
+            }
+            Err(error) => Err(error),
+        }
     };
     among.stream.over();
     among.show().await;

@@ -17,6 +17,7 @@ mod http_cache;
 mod missing;
 mod objects;
 mod old_clients;
+mod old_stores;
 mod query;
 mod realisations;
 mod remote_store;
