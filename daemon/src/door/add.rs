@@ -15,6 +15,7 @@ use tokio::io::AsyncRead;
 
 use super::inflate::{Bounds, Inflate};
 use super::session::{Session, refuse};
+use super::upstream::Forwarding;
 use crate::adopt;
 use crate::config::Writes;
 use crate::core::Core;
@@ -36,6 +37,8 @@ struct Intake<'s> {
     large: Vec<StorePath>,
     /// Paths that came and were there.
     again: Vec<StorePath>,
+    /// What is on its way to the store behind while more is received.
+    forwarding: Option<Forwarding>,
     bytes: u64,
     added: u64,
 }
@@ -59,6 +62,7 @@ impl<'s> Intake<'s> {
             derivations: Vec::new(),
             large: Vec::new(),
             again: Vec::new(),
+            forwarding: None,
             bytes: 0,
             added: 0,
         }
@@ -119,14 +123,27 @@ impl<'s> Intake<'s> {
         result?;
         match writes {
             Writes::Spool => Ok(()),
-            Writes::Through => self.session.upstream.forward(paths).await,
+            Writes::Through => {
+                self.forwarded().await?;
+                self.forwarding = self.session.upstream.begin_forward(paths).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until the store behind has what it was sent.
+    async fn forwarded(&mut self) -> Result<(), HandlerError> {
+        match self.forwarding.take() {
+            Some(forwarding) => self.session.upstream.end_forward(forwarding).await,
+            None => Ok(()),
         }
     }
 
     /// Makes durable what has arrived whole, also where what followed did not.
     async fn finish(mut self, result: Result<(), HandlerError>) -> Result<u64, HandlerError> {
         let flushed = self.flush().await;
-        result.and(flushed)?;
+        let forwarded = self.forwarded().await;
+        result.and(flushed).and(forwarded)?;
         Ok(self.added)
     }
 }

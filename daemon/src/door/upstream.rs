@@ -10,12 +10,13 @@ use nixci_protocol::log::LogMessage;
 use nixci_protocol::op::{Ack, Call, Reply, SetOptions};
 use nixci_protocol::server::{Exchange, HandlerError};
 use nixci_protocol::types::StorePath;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::session::refuse;
 use crate::core::{BuildStore, Core};
 use crate::error::told;
-use crate::forward;
+use crate::forward::{self, ForwardError};
 use crate::objects::Warm;
 
 /// The connection, once it is needed.
@@ -28,6 +29,9 @@ pub(super) struct Upstream {
     /// What the store said of the options, for the client's next question.
     said: Few,
 }
+
+/// Objects on their way to the store, on the client's connection. Dropping it breaks off.
+pub(super) struct Forwarding(AbortOnDropHandle<(Warm, Result<u64, ForwardError>)>);
 
 /// The first messages of many: warnings about settings.
 #[derive(Default)]
@@ -171,16 +175,38 @@ impl Upstream {
 
     /// Sends what the store lacks of the closures of these paths.
     pub(super) async fn forward(&mut self, paths: Vec<StorePath>) -> Result<(), HandlerError> {
-        if paths.is_empty() {
-            return Ok(());
+        match self.begin_forward(paths).await? {
+            Some(forwarding) => self.end_forward(forwarding).await,
+            None => Ok(()),
         }
+    }
+
+    /// As [`Self::forward`], beside what else is done for the client; the store can be asked again at the
+    /// [end](Self::end_forward). None where nothing is to be sent.
+    pub(super) async fn begin_forward(&mut self, paths: Vec<StorePath>) -> Result<Option<Forwarding>, HandlerError> {
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        self.connection().await?;
+        let Some(mut warm) = self.connection.take() else {
+            return Err(no_store());
+        };
         let core = self.core.clone();
-        let store = core.stores.first().ok_or_else(no_store)?;
-        let connection = self.connection().await?;
-        forward::forward(&core, store, connection, &paths)
-            .await
-            .map(drop)
-            .map_err(|error| refuse(&error))
+        let forwarding = tokio::spawn(async move {
+            let result = match core.stores.first() {
+                Some(store) => forward::forward(&core, store, &mut warm.link, &paths).await,
+                None => Ok(0),
+            };
+            (warm, result)
+        });
+        Ok(Some(Forwarding(AbortOnDropHandle::new(forwarding))))
+    }
+
+    /// Waits for what was begun.
+    pub(super) async fn end_forward(&mut self, forwarding: Forwarding) -> Result<(), HandlerError> {
+        let (warm, result) = forwarding.0.await.map_err(|error| refuse(&error))?;
+        self.connection = Some(warm);
+        result.map(drop).map_err(|error| refuse(&error))
     }
 }
 

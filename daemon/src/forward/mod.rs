@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::debug;
 
-pub(crate) use closure::forward;
+pub(crate) use closure::{ForwardError, forward};
 pub(crate) use holder::Wish;
 
 use crate::core::Core;
