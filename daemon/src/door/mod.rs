@@ -15,6 +15,7 @@ mod missing;
 mod options;
 mod pass;
 mod query;
+mod roots;
 mod session;
 mod signatures;
 mod upkeep;
@@ -27,6 +28,7 @@ use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL};
 use nixci_protocol::server::{self, Greeted, ServeError, ServerHello};
 use nixci_protocol::types::Trust;
 use nixci_protocol::wire::FEATURE_GC_REFERRERS;
+use nixci_store::spool::Lease;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
@@ -38,6 +40,13 @@ use session::Session;
 
 /// The version stock clients are told. They compare it with nothing we do differently.
 const VERSION_TEXT: &str = concat!("2.26.0 (nixci ", env!("CARGO_PKG_VERSION"), ")");
+
+/// A client that shook hands.
+pub(crate) struct Guest {
+    client: Greeted,
+    /// Keeps what it was told.
+    lease: Lease,
+}
 
 /// Serves connections.
 #[derive(Debug)]
@@ -63,17 +72,20 @@ impl Door {
     }
 
     /// Shakes hands; none when the client went away or there was no agreement.
-    pub(crate) async fn greet<R, W>(&self, read: R, write: W, who: &Principal) -> Option<Greeted>
+    pub(crate) async fn greet<R, W>(&self, read: R, write: W, who: &Principal) -> Option<Guest>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        server::greet(read, write, self.hello(who))
-            .await
-            .unwrap_or_else(|error| {
-                debug!(principal = who.name(), "a handshake failed: {}", told(&error));
-                None
-            })
+        let spool = &self.ci.core.spool;
+        let lease = spool.lease();
+        let knows = |asked| roots::are_known(spool, &lease, asked);
+        let greeted = server::greet(read, write, self.hello(who), knows).await;
+        let client = greeted.unwrap_or_else(|error| {
+            debug!(principal = who.name(), "a handshake failed: {}", told(&error));
+            None
+        })?;
+        Some(Guest { client, lease })
     }
 
     /// Shakes hands only to say why the client is not served.
@@ -88,9 +100,11 @@ impl Door {
     }
 
     /// Serves one connection to its end. Cancelling it closes the connection; what arrived whole stays.
-    pub(crate) async fn serve(&self, client: Greeted, who: Principal) {
+    pub(crate) async fn serve(&self, guest: Guest, who: Principal) {
+        let Guest { client, lease } = guest;
         let name = who.name().to_owned();
-        let session = Session::new(self.ci.clone(), who);
+        let unknown_roots = client.roots().filter(|roots| !roots.is_known(client.negotiated()));
+        let session = Session::new(self.ci.clone(), who, lease, unknown_roots);
         match client.serve(session).await {
             Ok(()) => debug!(principal = name, "a connection ended"),
             Err(error @ ServeError::HungUp { .. }) => {

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use nixci_protocol::client;
+use nixci_protocol::nixci::RootsDigest;
 use nixci_protocol::op::{self, Reply, Request};
 use nixci_protocol::server::{Exchange, Handler, HandlerError};
 use nixci_protocol::types::StorePath;
 use nixci_store::remote::Link;
+use nixci_store::spool::Lease;
 
 use super::builds::Foreseen;
 use super::options::Settings;
 use super::upstream::Upstream;
-use super::{add, builds, control, derivation, query, signatures, upkeep};
+use super::{add, builds, control, derivation, query, roots, signatures, upkeep};
 use crate::ci::Ci;
 use crate::error::told;
 use crate::objects::Roots;
@@ -26,6 +28,8 @@ pub(super) struct Session {
     pub(super) upstream: Upstream,
     /// Roots this client took on paths that are known.
     pub(super) roots: Roots,
+    /// The set of roots this client came with, if it is not known, until it asks about it path by path.
+    pub(super) unknown_roots: Option<RootsDigest>,
     /// Evaluations this client sends jobs for.
     pub(super) attending: Vec<Attending>,
     /// Connections to stores other than the one behind the door, for what was built there for this client.
@@ -34,20 +38,25 @@ pub(super) struct Session {
     pub(super) foreseen: Option<Foreseen>,
     /// The client knows that its limits of time do not hold.
     pub(super) told_of_limits: bool,
+    /// Keeps what this client was told that the spool has, and what it added.
+    lease: Lease,
     pub(super) settings: Settings,
 }
 
 impl Session {
-    pub(super) fn new(ci: Ci, who: Principal) -> Self {
+    /// Of a client that was told in the handshake what `lease` keeps.
+    pub(super) fn new(ci: Ci, who: Principal, lease: Lease, unknown_roots: Option<RootsDigest>) -> Self {
         Self {
             upstream: Upstream::new(ci.core.clone()),
             roots: Roots::default(),
+            unknown_roots,
             ci,
             who,
             attending: Vec::new(),
             links: HashMap::new(),
             foreseen: None,
             told_of_limits: false,
+            lease,
             settings: Settings::default(),
         }
     }
@@ -69,6 +78,7 @@ pub(super) fn refuse(error: &(dyn std::error::Error + 'static)) -> HandlerError 
 
 impl Handler for Session {
     async fn handle(&mut self, request: Request, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError> {
+        let _in_use = self.lease.busy();
         match request {
             Request::IsValidPath(request) => query::is_valid(self, request).await,
             Request::QueryValidPaths(request) => query::valid_paths(self, request, exchange).await,
@@ -91,9 +101,7 @@ impl Handler for Session {
             Request::AddMultipleToStore(request) => add::multiple(self, &request, exchange).await,
             Request::AddSignatures(request) => signatures::add(self, request, exchange).await,
             Request::AddClosure(_) => add::closure(self, exchange).await,
-            Request::QueryValidBatch(request) => Ok(Reply::Bitmap(nixci_protocol::nixci::Bitmap(
-                self.ci.core.spool.valid_batch(&request.digests),
-            ))),
+            Request::QueryValidBatch(request) => Ok(roots::valid_batch(self, request)),
             Request::QueryMissing(request) => builds::missing(self, request, exchange).await,
             Request::BuildPaths(request) => builds::paths(self, request, exchange).await,
             Request::BuildPathsWithResults(request) => builds::paths_with_results(self, request, exchange).await,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use nixci_protocol::io::{Company, SocketReader, SocketWriter, socket};
-use nixci_protocol::server::Greeted;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,7 @@ use super::admission::{Admission, Full, Place, Places};
 use super::files;
 use super::park::Parked;
 use super::{BoundSocket, preamble};
-use crate::door::Door;
+use crate::door::{Door, Guest};
 use crate::principal::{Lowered, Peer, Principal};
 use crate::shutdown::Shutdown;
 
@@ -98,7 +97,7 @@ pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown)
 }
 
 /// Who has shaken hands, and the place of a key's holder.
-type Welcomed = (Greeted, Principal, Option<Place<u32>>);
+type Welcomed = (Guest, Principal, Option<Place<u32>>);
 
 /// What every connection meets first.
 struct Reception {

@@ -22,6 +22,7 @@ mod query;
 mod realisations;
 mod remote_store;
 mod repair;
+mod roots;
 mod settings;
 mod shown;
 mod sign;

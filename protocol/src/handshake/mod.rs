@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 
+use crate::nixci::RootsDigest;
 use crate::types::{StoreDir, Trust};
 use crate::version::Version;
 pub use client::ClientHandshake;
@@ -98,6 +99,8 @@ pub struct Progress<T> {
 struct PeerFeatures {
     left: u64,
     common: BTreeSet<String>,
+    /// The first set of roots among them.
+    roots: Option<RootsDigest>,
 }
 
 /// The negotiated version of both sides.
@@ -141,6 +144,7 @@ impl PeerFeatures {
         Ok(Self {
             left: count,
             common: BTreeSet::new(),
+            roots: None,
         })
     }
 
@@ -153,6 +157,8 @@ impl PeerFeatures {
             self.left -= 1;
             if offer.features.iter().any(|known| known == feature) {
                 self.common.insert(feature.to_owned());
+            } else if self.roots.is_none() {
+                self.roots = RootsDigest::from_feature(feature);
             }
         }
         Ok(true)

@@ -6,6 +6,7 @@ use super::{
     CLIENT_MAGIC, HandshakeError, Offer, PeerFeatures, Progress, SERVER_MAGIC, Step, common_version, item, magic,
     negotiated, put_features,
 };
+use crate::nixci::{FEATURE_CLOSURE, RootsDigest};
 use crate::types::Trust;
 use crate::version::Version;
 use crate::wire::primitive::{number, put_number, put_string};
@@ -17,6 +18,7 @@ pub struct ServerHandshake {
     offer: Offer,
     version_text: String,
     trust: Trust,
+    roots: Option<RootsDigest>,
     state: ServerState,
 }
 
@@ -26,6 +28,8 @@ enum ServerState {
     Version,
     FeatureCount(Version),
     Features(Version, PeerFeatures),
+    /// Somebody has to say whether the roots are known.
+    Asked(Version, BTreeSet<String>, RootsDigest),
     Affinity(Negotiated),
     Cpu(Negotiated),
     Reserve(Negotiated),
@@ -40,12 +44,15 @@ impl ServerHandshake {
             offer,
             version_text,
             trust,
+            roots: None,
             state: ServerState::Magic,
         }
     }
 
     /// Takes what arrived. `out` must be sent whenever it is not empty: old clients wait for the answer to the magic
     /// before they say anything more. When this is done, the end of the log is still to be sent.
+    ///
+    /// While [`Self::asks`] has a question, nothing more is taken.
     pub fn receive(&mut self, input: &[u8], out: &mut BytesMut) -> Result<Progress<Negotiated>, HandshakeError> {
         let mut rest = input;
         let mut done = None;
@@ -62,6 +69,46 @@ impl ServerHandshake {
         })
     }
 
+    /// The set of roots that the client asks for, while it is to be [answered](Self::answer).
+    #[must_use]
+    pub fn asks(&self) -> Option<RootsDigest> {
+        match &self.state {
+            ServerState::Asked(_, _, roots) => Some(*roots),
+            ServerState::Magic
+            | ServerState::Version
+            | ServerState::FeatureCount(_)
+            | ServerState::Features(..)
+            | ServerState::Affinity(_)
+            | ServerState::Cpu(_)
+            | ServerState::Reserve(_)
+            | ServerState::Done => None,
+        }
+    }
+
+    /// Says whether the set is known and all of it is valid; without a question it does nothing.
+    pub fn answer(&mut self, is_known: bool, out: &mut BytesMut) {
+        match std::mem::replace(&mut self.state, ServerState::Done) {
+            ServerState::Asked(version, mut common, roots) => {
+                if is_known {
+                    common.insert(roots.feature());
+                }
+                self.state = self.agree(version, common, out);
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// The set of roots that the client asked for, if it did.
+    #[must_use]
+    pub fn roots(&self) -> Option<RootsDigest> {
+        self.roots
+    }
+
+    fn agree(&self, version: Version, common: BTreeSet<String>, out: &mut BytesMut) -> ServerState {
+        put_features(&common, out);
+        ServerState::Affinity(negotiated(&self.offer, version, common))
+    }
+
     fn step(&mut self, rest: &mut &[u8], out: &mut BytesMut) -> Result<Step<Negotiated>, HandshakeError> {
         if let ServerState::Features(version, features) = &mut self.state {
             if !features.take(&self.offer, rest)? {
@@ -69,11 +116,14 @@ impl ServerHandshake {
             }
             // Only what the client listed itself: what is ours alone is not shown to who does not know it, and the
             // features in common are the same either way.
-            let common = std::mem::take(&mut features.common);
-            put_features(&common, out);
-            self.state = ServerState::Affinity(negotiated(&self.offer, *version, common));
+            let (version, common) = (*version, std::mem::take(&mut features.common));
+            self.roots = features.roots.filter(|_| common.contains(FEATURE_CLOSURE));
+            self.state = match self.roots {
+                Some(roots) => ServerState::Asked(version, common, roots),
+                None => self.agree(version, common, out),
+            };
         }
-        if let ServerState::Done = self.state {
+        if let ServerState::Asked(..) | ServerState::Done = self.state {
             return Ok(Step::Waits);
         }
         let Some(word) = item(rest, number)? else {
@@ -109,7 +159,7 @@ impl ServerHandshake {
                 }
                 return Ok(Step::Arrived(negotiated));
             }
-            ServerState::Features(..) | ServerState::Done => ServerState::Done,
+            ServerState::Features(..) | ServerState::Asked(..) | ServerState::Done => ServerState::Done,
         };
         Ok(Step::Went)
     }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::nixci::{FEATURE_CLOSURE, RootsDigest};
 
 fn offer(minor: u8, features: &[&str]) -> Offer {
     Offer {
@@ -16,6 +17,15 @@ fn server(offer: Offer) -> ServerHandshake {
 
 /// Lets both talk, `step` bytes at a time, until both are done.
 fn talk(ours: Offer, theirs: Offer, step: usize) -> Result<(Agreed, Negotiated, usize), HandshakeError> {
+    talk_to_one_who_knows(None, ours, theirs, step)
+}
+
+fn talk_to_one_who_knows(
+    known: Option<RootsDigest>,
+    ours: Offer,
+    theirs: Offer,
+    step: usize,
+) -> Result<(Agreed, Negotiated, usize), HandshakeError> {
     let mut to_server = BytesMut::new();
     let mut to_client = BytesMut::new();
     let mut client = ClientHandshake::start(ours, &mut to_server);
@@ -28,6 +38,9 @@ fn talk(ours: Offer, theirs: Offer, step: usize) -> Result<(Agreed, Negotiated, 
         server_sees.extend_from_slice(&taken);
         let progress = server.receive(&server_sees, &mut to_client)?;
         let _ = server_sees.split_to(progress.consumed);
+        if let Some(asked) = server.asks() {
+            server.answer(known == Some(asked), &mut to_client);
+        }
         negotiated = negotiated.or(progress.done);
         let back = to_client.split_to(step.min(to_client.len()));
         client_sees.extend_from_slice(&back);
@@ -84,6 +97,66 @@ fn a_server_shows_a_client_only_features_it_listed() {
         }
         assert_eq!(to_client[16..], expected[..]);
     }
+}
+
+fn roots(number: u8) -> RootsDigest {
+    RootsDigest::of_members(&StoreDir::default(), &mut vec![[number; 20]])
+}
+
+#[test]
+fn a_set_of_roots_is_asked_for_in_no_more_words_and_turns_than_any_feature() {
+    let (asked, other) = (roots(1), roots(2));
+    let feature = asked.feature();
+    let ours = offer(38, &[FEATURE_CLOSURE, &feature]);
+    for step in [1, 7, 8, 1000] {
+        for (known, theirs, is_known) in [
+            (Some(asked), &[FEATURE_CLOSURE][..], true),
+            (Some(other), &[FEATURE_CLOSURE], false),
+            (None, &[FEATURE_CLOSURE], false),
+            (Some(asked), &[], false),
+        ] {
+            let (agreed, negotiated, _) = talk_to_one_who_knows(known, ours.clone(), offer(38, theirs), step).unwrap();
+            assert_eq!(agreed.negotiated, negotiated);
+            assert_eq!(asked.is_known(&negotiated), is_known);
+            assert!(!other.is_known(&negotiated));
+            assert_eq!(negotiated.has(FEATURE_CLOSURE), !theirs.is_empty());
+        }
+    }
+    // Who does not know our feature, or has no features at all, is not asked.
+    let (_, negotiated, _) =
+        talk_to_one_who_knows(Some(asked), offer(38, &[&feature]), offer(38, &[FEATURE_CLOSURE]), 8).unwrap();
+    assert!(negotiated.features.is_empty());
+    let (_, negotiated, _) = talk_to_one_who_knows(Some(asked), ours, offer(37, &[FEATURE_CLOSURE]), 8).unwrap();
+    assert!(negotiated.features.is_empty());
+}
+
+#[test]
+fn a_server_asks_once_and_takes_nothing_before_the_answer() {
+    let mut said = b"cxin\0\0\0\0".to_vec();
+    let mut rest = BytesMut::new();
+    put_number(0x126, &mut rest);
+    // One that is malformed, two that are not, and our feature last.
+    put_number(4, &mut rest);
+    let malformed = &roots(1).feature()[1..];
+    for feature in [malformed, &roots(1).feature(), &roots(2).feature(), FEATURE_CLOSURE] {
+        put_string(feature.as_bytes(), &mut rest);
+    }
+    said.extend_from_slice(&rest);
+    let words = said.len();
+    said.extend_from_slice(&[0; 16]);
+    let mut out = BytesMut::new();
+    let mut server = server(offer(38, &[FEATURE_CLOSURE]));
+    assert_eq!(server.asks(), None);
+    server.answer(true, &mut out);
+    let progress = server.receive(&said, &mut out).unwrap();
+    assert_eq!((progress.consumed, progress.done.is_none()), (words, true));
+    assert_eq!((server.asks(), out.len()), (Some(roots(1)), 16));
+    assert_eq!(server.receive(&said[words..], &mut out).unwrap().consumed, 0);
+    server.answer(true, &mut out);
+    assert_eq!(server.asks(), None);
+    let done = server.receive(&said[words..], &mut out).unwrap().done.unwrap();
+    assert!(roots(1).is_known(&done) && !roots(2).is_known(&done));
+    assert_eq!(server.roots(), Some(roots(1)));
 }
 
 #[test]

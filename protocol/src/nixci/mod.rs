@@ -7,11 +7,14 @@ pub mod attr_path;
 pub mod control;
 mod messages;
 pub mod outcome;
+mod roots;
 pub mod verdict;
 
 pub use messages::{AddClosure, Bitmap, CONTROL_LINES, CONTROL_VALUE, Control, QueryValidBatch};
+pub use roots::{NotARootsDigest, RootsDigest};
 
-/// The feature under which [`OP_QUERY_VALID_BATCH`] and [`OP_ADD_CLOSURE`] exist.
+/// The feature under which [`OP_QUERY_VALID_BATCH`] and [`OP_ADD_CLOSURE`] exist, and sets of roots can be asked for
+/// ([`RootsDigest`]).
 pub const FEATURE_CLOSURE: &str = "nixci-closure-1";
 /// The feature under which [`OP_CONTROL`] exists.
 pub const FEATURE_CONTROL: &str = "nixci-control-1";

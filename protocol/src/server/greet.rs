@@ -1,5 +1,7 @@
 //! The handshake, up to the point where a client is served or told why not.
 
+use std::future::{Ready, ready};
+
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -7,6 +9,7 @@ use super::ServeError;
 use crate::handshake::{HandshakeError, Offer, ServerHandshake};
 use crate::io::{Reader, Writer};
 use crate::log::{Incoming, RemoteError};
+use crate::nixci::RootsDigest;
 use crate::types::{StoreDir, Trust};
 use crate::version::Version;
 use crate::wire::{Limits, Negotiated, Wire as _};
@@ -34,21 +37,36 @@ pub struct Greeted {
     pub(super) reader: Reader,
     pub(super) writer: Writer,
     pub(super) on: Negotiated,
+    roots: Option<RootsDigest>,
 }
 
 /// Shakes hands; none when the client hung up before it had said anything.
 ///
 /// A client whose protocol is too old, and somebody who speaks HTTP, are told so in words they understand. Dropping
 /// the future closes the connection.
-pub async fn greet(
+///
+/// `knows` says whether a set of roots is known, all of it is valid now, and stays so while the connection lasts. It is
+/// asked at most once, and only by a client with [`crate::nixci::FEATURE_CLOSURE`].
+pub async fn greet<K: Future<Output = bool> + Send>(
     read: impl AsyncRead + Send + Unpin + 'static,
     write: impl AsyncWrite + Send + Unpin + 'static,
     hello: ServerHello,
+    knows: impl FnOnce(RootsDigest) -> K + Send,
 ) -> Result<Option<Greeted>, ServeError> {
     let mut reader = Reader::new(read);
     let mut writer = Writer::new(write);
-    let on = shake_hands(&mut reader, &mut writer, hello).await?;
-    Ok(on.map(|on| Greeted { reader, writer, on }))
+    let agreed = shake_hands(&mut reader, &mut writer, hello, knows).await?;
+    Ok(agreed.map(|(on, roots)| Greeted {
+        reader,
+        writer,
+        on,
+        roots,
+    }))
+}
+
+/// For servers that remember no sets of roots.
+pub(super) fn knows_none(_: RootsDigest) -> Ready<bool> {
+    ready(false)
 }
 
 /// Shakes hands only to say why the client is not served.
@@ -58,7 +76,7 @@ pub async fn refuse(
     hello: ServerHello,
     message: impl Into<String> + Send,
 ) -> Result<(), ServeError> {
-    match greet(read, write, hello).await? {
+    match greet(read, write, hello, knows_none).await? {
         Some(greeted) => greeted.refuse(message).await,
         None => Ok(()),
     }
@@ -71,6 +89,12 @@ impl Greeted {
         &self.on
     }
 
+    /// The set of roots that the client asked for; that it is here, [`RootsDigest::is_known`] says.
+    #[must_use]
+    pub fn roots(&self) -> Option<RootsDigest> {
+        self.roots
+    }
+
     /// Says why the client is not served, where it waits to hear whether it is.
     pub async fn refuse(mut self, message: impl Into<String> + Send) -> Result<(), ServeError> {
         Incoming::Error(RemoteError::new(message)).encode(&self.on, &mut self.writer.out);
@@ -78,11 +102,12 @@ impl Greeted {
     }
 }
 
-async fn shake_hands(
+async fn shake_hands<K: Future<Output = bool> + Send>(
     reader: &mut Reader,
     writer: &mut Writer,
     hello: ServerHello,
-) -> Result<Option<Negotiated>, ServeError> {
+    knows: impl FnOnce(RootsDigest) -> K + Send,
+) -> Result<Option<(Negotiated, Option<RootsDigest>)>, ServeError> {
     let store_dir = hello.store_dir.clone();
     let offer = Offer {
         version: Version::MAX,
@@ -93,6 +118,7 @@ async fn shake_hands(
     let mut machine = ServerHandshake::new(offer, hello.version_text, hello.trust);
     let mut out = BytesMut::new();
     let mut silent = true;
+    let mut knows = Some(knows);
     loop {
         let progress = machine.receive(reader.buffered(), &mut out);
         writer.out.extend_from_slice(&out.split());
@@ -102,7 +128,15 @@ async fn shake_hands(
         };
         reader.consume(progress.consumed);
         if let Some(negotiated) = progress.done {
-            return Ok(Some(negotiated));
+            return Ok(Some((negotiated, machine.roots())));
+        }
+        if let Some(roots) = machine.asks() {
+            let is_known = match knows.take() {
+                Some(knows) => knows(roots).await,
+                None => false,
+            };
+            machine.answer(is_known, &mut out);
+            continue;
         }
         writer.flush().await.map_err(ServeError::Io)?;
         match reader.fill().await {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
 use super::body::{Body, State, Wires};
+use super::greet::knows_none;
 use super::{Exchange, Greeted, Handler, HandlerError, ServeError, ServerHello, greet};
 use crate::io::{BUFFER, Decoder, ReadError, Reader, put_frame};
 use crate::log::{Incoming, RemoteError};
@@ -25,7 +26,7 @@ pub async fn serve<H: Handler>(
     hello: ServerHello,
     handler: H,
 ) -> Result<(), ServeError> {
-    match greet(read, write, hello).await? {
+    match greet(read, write, hello, knows_none).await? {
         Some(greeted) => greeted.serve(handler).await,
         None => Ok(()),
     }
@@ -34,7 +35,9 @@ pub async fn serve<H: Handler>(
 impl Greeted {
     /// Serves the client until it hangs up, as [`serve`] does.
     pub async fn serve(self, mut handler: impl Handler) -> Result<(), ServeError> {
-        let Self { reader, mut writer, on } = self;
+        let Self {
+            reader, mut writer, on, ..
+        } = self;
         Incoming::Last.encode(&on, &mut writer.out);
         writer.flush().await.map_err(ServeError::Io)?;
         let mut session = Session {

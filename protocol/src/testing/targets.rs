@@ -11,11 +11,11 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, sink};
 
 use super::samples::{info, nar, negotiated, requests, stream_of_paths};
-use crate::handshake::{ClientHandshake, Offer, ServerHandshake};
+use crate::handshake::{ClientHandshake, HandshakeError, Offer, ServerHandshake};
 use crate::io::{NarScanner, PathStreamReader, StreamKind, put_frame};
 use crate::log::{ActivityType, Field, Incoming, LogMessage, RemoteError, ResultType};
 use crate::nixci::control::{self, BuildDetail, EvaluationSummary, Event, JobStatus, LogEvent, StoreStatus};
-use crate::nixci::{Bitmap, FEATURE_CLOSURE, FEATURE_CONTROL};
+use crate::nixci::{Bitmap, FEATURE_CLOSURE, FEATURE_CONTROL, RootsDigest};
 use crate::op::{Ack, Collected, Missing, Realisations, Reply, Request, Root};
 use crate::server::{Exchange, Handler, HandlerError, ServerHello, serve};
 use crate::types::{
@@ -110,9 +110,14 @@ fn handshake_server(data: &[u8]) {
         let mut out = BytesMut::new();
         let mut machine = ServerHandshake::new(offer(), "2.34.8".to_owned(), Trust::NotTrusted);
         let agreed = feed(data, step, |input| {
-            machine
-                .receive(input, &mut out)
-                .map(|progress| (progress.consumed, progress.done))
+            let mut progress = machine.receive(input, &mut out)?;
+            if let Some(asked) = machine.asks() {
+                machine.answer(asked.as_bytes()[0] % 2 == 1, &mut out);
+                let before = progress.consumed;
+                progress = machine.receive(&input[before..], &mut out)?;
+                progress.consumed += before;
+            }
+            Ok::<_, HandshakeError>((progress.consumed, progress.done))
         });
         (agreed, out)
     };
@@ -378,27 +383,37 @@ fn request_bytes(on: &Negotiated, first: u8, request: &Request) -> Vec<u8> {
 }
 
 fn handshakes(of_client: bool) -> Vec<(String, Vec<u8>)> {
-    [18_u64, 21, 34, 37, 38]
-        .map(|minor| {
-            let mut out = BytesMut::new();
-            put_number(if of_client { 0x6e69_7863 } else { 0x6478_696f }, &mut out);
-            put_number(0x100 | minor, &mut out);
-            if minor == 38 {
-                put_number(3, &mut out);
-                for feature in ["x-other", FEATURE_CLOSURE, FEATURE_CONTROL] {
-                    put_string(feature.as_bytes(), &mut out);
-                }
+    let asked = RootsDigest::of_members(&StoreDir::default(), &mut vec![[1; 20]]).feature();
+    let plain = ["x-other", FEATURE_CLOSURE, FEATURE_CONTROL];
+    let asking = [FEATURE_CLOSURE, FEATURE_CONTROL, &asked];
+    [
+        (18_u64, "", plain),
+        (21, "", plain),
+        (34, "", plain),
+        (37, "", plain),
+        (38, "", plain),
+        (38, "-roots", asking),
+    ]
+    .map(|(minor, what, features)| {
+        let mut out = BytesMut::new();
+        put_number(if of_client { 0x6e69_7863 } else { 0x6478_696f }, &mut out);
+        put_number(0x100 | minor, &mut out);
+        if minor == 38 {
+            put_number(3, &mut out);
+            for feature in features {
+                put_string(feature.as_bytes(), &mut out);
             }
-            if of_client {
-                put_number(0, &mut out);
-                put_number(0, &mut out);
-            } else {
-                put_string(b"2.34.8", &mut out);
-                put_number(1, &mut out);
-            }
-            (format!("1.{minor}"), out.to_vec())
-        })
-        .into()
+        }
+        if of_client {
+            put_number(0, &mut out);
+            put_number(0, &mut out);
+        } else {
+            put_string(b"2.34.8", &mut out);
+            put_number(1, &mut out);
+        }
+        (format!("1.{minor}{what}"), out.to_vec())
+    })
+    .into()
 }
 
 fn replies() -> Vec<(String, Vec<u8>)> {

@@ -92,7 +92,29 @@ pub async fn negotiate_remembering<O: Oracle, S: ObjectSource>(
     roots: impl IntoIterator<Item = StorePath> + Send,
     memory: &Memory,
 ) -> Result<Plan, NegotiateError> {
-    let mut machine = Negotiation::remembering(roots, memory.known());
+    let machine = Negotiation::remembering(roots, memory.known());
+    run(machine, oracle, source, memory).await
+}
+
+/// As [`negotiate`], where the other store has said already that it lacks every one of `roots`.
+pub async fn negotiate_below<O: Oracle, S: ObjectSource>(
+    oracle: &mut O,
+    source: &S,
+    roots: impl IntoIterator<Item = StorePath> + Send,
+) -> Result<Plan, NegotiateError> {
+    let mut machine = Negotiation::new(roots);
+    if let Step::Ask(_) = machine.next() {
+        machine.answer(|_| false);
+    }
+    run(machine, oracle, source, &Memory::default()).await
+}
+
+async fn run<O: Oracle, S: ObjectSource>(
+    mut machine: Negotiation,
+    oracle: &mut O,
+    source: &S,
+    memory: &Memory,
+) -> Result<Plan, NegotiateError> {
     let mut asked = 0;
     loop {
         match machine.next() {

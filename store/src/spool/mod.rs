@@ -19,6 +19,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use nixci_protocol::types::{PathInfo, PublicKey, StoreDir, StorePath};
 use rusqlite_migration::{M, Migrations};
+use tokio::sync::Semaphore;
 
 mod batch;
 mod blocking;
@@ -32,6 +33,7 @@ mod lease;
 mod nar;
 mod objects;
 mod receive;
+mod roots;
 mod rules;
 mod signatures;
 mod verify;
@@ -62,6 +64,7 @@ const BLOCK: usize = 256 * 1024;
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001-first.sql")),
     M::up(include_str!("migrations/0002-collection.sql")),
+    M::up(include_str!("migrations/0003-roots.sql")),
 ];
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| Migrations::from_slice(STEPS));
 
@@ -75,6 +78,8 @@ pub struct Spool {
     blocks: Blocks,
     /// Held by the collection that is under way.
     collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Turns to write a set of roots.
+    remembering: Arc<Semaphore>,
 }
 
 impl Spool {
@@ -98,6 +103,7 @@ impl Spool {
             valid: Arc::new(Valid::new(digests)),
             blocks: Blocks::new(last_block),
             collecting: Arc::default(),
+            remembering: Arc::new(Semaphore::new(roots::ON_THE_WAY)),
         })
     }
 

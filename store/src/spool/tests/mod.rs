@@ -15,6 +15,7 @@ mod collecting;
 mod full;
 mod receiving;
 mod recorded;
+mod roots;
 mod signing;
 mod storing;
 mod verifying;
