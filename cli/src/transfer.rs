@@ -4,9 +4,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use nixci_protocol::client;
+use nixci_protocol::nixci::RootsDigest;
 use nixci_protocol::op::QueryPathInfo;
 use nixci_protocol::types::StorePath;
-use nixci_store::negotiate::{NegotiateError, Oracle, negotiate};
+use nixci_store::negotiate::{NegotiateError, Oracle, negotiate_below};
 use nixci_store::upload::{Progress, UploadError, upload};
 
 use crate::connect::Peer;
@@ -45,6 +46,7 @@ pub(crate) fn local_store(from: Option<&str>) -> Result<LocalStore, Problem> {
 /// Sends what the peer lacks of the closure of `roots`. A root that is not in the local store may be at the
 /// peer already; one that is nowhere is set aside, so that the others arrive.
 ///
+/// Nothing is asked or read where the peer said in the handshake that it has this very set.
 /// A lost connection is a problem with exit code 4; what arrived whole stays there.
 pub(crate) async fn closure(
     peer: &mut Peer,
@@ -52,15 +54,18 @@ pub(crate) async fn closure(
     roots: &[StorePath],
     each: &mut (dyn FnMut(&Step) -> io::Result<()> + Send),
 ) -> Result<Moved, Problem> {
-    let (here, elsewhere) = on_disk(local, roots).await?;
     let mut moved = Moved::default();
-    if !elsewhere.is_empty() {
-        let valid = peer.connection().valid(&elsewhere).await;
-        let valid = valid.map_err(|error| peer.refused(&error))?;
-        let unknown = elsewhere.into_iter().enumerate().filter(|(at, _)| !valid.get(*at));
-        moved.lost = unknown.map(|(_, path)| path).collect();
+    if RootsDigest::of(local.store_dir(), roots).is_known(peer.connection().negotiated()) {
+        each(&moved.step)?;
+        return Ok(moved);
     }
-    let plan = negotiate(peer.connection(), local, here)
+    // All roots in one question, so that the peer can recognise the set when it comes again.
+    let valid = peer.connection().valid(roots).await;
+    let valid = valid.map_err(|error| peer.refused(&error))?;
+    let missing = (roots.iter().enumerate()).filter(|(at, _)| !valid.get(*at));
+    let (here, nowhere) = on_disk(local, missing.map(|(_, path)| path.clone()).collect()).await?;
+    moved.lost = nowhere;
+    let plan = negotiate_below(peer.connection(), local, here)
         .await
         .map_err(|error| match error {
             NegotiateError::Source(error) => {
@@ -106,8 +111,11 @@ fn step(missing: u64, progress: Progress) -> Step {
 }
 
 /// Those of the paths that are in the local store, and those that are not.
-async fn on_disk(local: &LocalStore, paths: &[StorePath]) -> Result<(Vec<StorePath>, Vec<StorePath>), Problem> {
-    let (local, paths) = (local.clone(), paths.to_vec());
+async fn on_disk(local: &LocalStore, paths: Vec<StorePath>) -> Result<(Vec<StorePath>, Vec<StorePath>), Problem> {
+    if paths.is_empty() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let local = local.clone();
     tokio::task::spawn_blocking(move || {
         (paths.into_iter()).partition(|path| local.file(path).symlink_metadata().is_ok())
     })

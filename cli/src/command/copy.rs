@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{print, print_json};
 use crate::args::{Copy, Global};
-use crate::connect::{Address, Peer};
+use crate::connect::{About, Address, Peer};
 use crate::context::process_env;
 use crate::exit::{Exit, Problem};
 use crate::progress::Copying;
@@ -51,7 +51,7 @@ pub(crate) async fn run(global: &Global, args: &Copy) -> Result<Exit, Problem> {
         Some(text) => text.parse()?,
         None => Address::find(None, &process_env)?,
     };
-    let mut peer = Peer::connect(&address, local.store_dir()).await?;
+    let mut peer = Peer::connect(&address, About::roots(local.store_dir(), &roots)).await?;
     let bar = Copying::new(global.json);
     let moved = transfer::closure(&mut peer, &local, &roots, &mut |step| {
         bar.show(step);

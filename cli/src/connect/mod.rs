@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nixci_protocol::client::{Connection, Error, Hello};
 use nixci_protocol::nixci::control::Request;
-use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL};
-use nixci_protocol::types::StoreDir;
+use nixci_protocol::nixci::{FEATURE_CLOSURE, FEATURE_CONTROL, RootsDigest};
+use nixci_protocol::types::{StoreDir, StorePath};
 use nixci_store::remote::{Link, Remote, RemoteOptions, StoreUri};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -31,18 +31,45 @@ enum Wire {
 pub(crate) struct Peer {
     wire: Wire,
     address: Address,
-    store_dir: StoreDir,
+    about: About,
+}
+
+/// What a connection is going to be about.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct About {
+    /// Paths that are sent are in this directory; a daemon for another one refuses them.
+    pub(crate) store_dir: StoreDir,
+    /// The paths that are to be valid in the end, where they are known before: a daemon that has all of them says so in
+    /// the handshake.
+    pub(crate) roots: Option<RootsDigest>,
+}
+
+impl About {
+    /// The closures of these paths.
+    pub(crate) fn roots<'a>(store_dir: &StoreDir, roots: impl IntoIterator<Item = &'a StorePath>) -> Self {
+        Self {
+            store_dir: store_dir.clone(),
+            roots: Some(RootsDigest::of(store_dir, roots)),
+        }
+    }
+
+    fn features(&self) -> Vec<String> {
+        let ours = [FEATURE_CONTROL, FEATURE_CLOSURE].map(str::to_owned);
+        ours.into_iter()
+            .chain(self.roots.as_ref().map(RootsDigest::feature))
+            .collect()
+    }
 }
 
 impl Peer {
-    /// Connects and shakes hands; paths that are sent are in `store_dir`, which a daemon for another one refuses.
+    /// Connects and shakes hands.
     ///
     /// Fails with exit code 4 where nobody answers, and 5 where the socket may not be used.
-    pub(crate) async fn connect(address: &Address, store_dir: &StoreDir) -> Result<Self, Problem> {
+    pub(crate) async fn connect(address: &Address, about: About) -> Result<Self, Problem> {
         Ok(Self {
-            wire: open(address, store_dir).await?,
+            wire: open(address, &about).await?,
             address: address.clone(),
-            store_dir: store_dir.clone(),
+            about,
         })
     }
 
@@ -66,14 +93,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// For control messages alone, in which paths are texts. Else like [`connect_in`](Self::connect_in).
+    /// For control messages alone, in which paths are texts. Else like [`connect_for`](Self::connect_for).
     pub(crate) async fn connect(address: &Address) -> Result<Self, Problem> {
-        Self::connect_in(address, &StoreDir::default()).await
+        Self::connect_for(address, About::default()).await
     }
 
     /// Like [`Peer::connect`]; a daemon that is not nixci counts as one that cannot be reached.
-    pub(crate) async fn connect_in(address: &Address, store_dir: &StoreDir) -> Result<Self, Problem> {
-        let mut peer = Peer::connect(address, store_dir).await?;
+    pub(crate) async fn connect_for(address: &Address, about: About) -> Result<Self, Problem> {
+        let mut peer = Peer::connect(address, about).await?;
         if peer.connection().negotiated().has(FEATURE_CONTROL) {
             Ok(Self { peer })
         } else {
@@ -90,7 +117,7 @@ impl Daemon {
 
     /// Connects again, as it was.
     pub(crate) async fn again(&self) -> Result<Self, Problem> {
-        Self::connect_in(&self.peer.address, &self.peer.store_dir).await
+        Self::connect_for(&self.peer.address, self.peer.about.clone()).await
     }
 
     /// The same connection, for what is not a control message.
@@ -138,22 +165,19 @@ impl Lines<'_> {
     }
 }
 
-fn hello(store_dir: &StoreDir) -> Hello {
-    Hello {
-        features: vec![FEATURE_CONTROL.to_owned(), FEATURE_CLOSURE.to_owned()],
-        store_dir: store_dir.clone(),
-        ..Hello::default()
-    }
-}
-
-async fn open(address: &Address, store_dir: &StoreDir) -> Result<Wire, Problem> {
+async fn open(address: &Address, about: &About) -> Result<Wire, Problem> {
     match address {
         Address::Unix(path) => {
             let stream = UnixStream::connect(path)
                 .await
                 .map_err(|error| no_socket(path, &error))?;
             let (read, write) = stream.into_split();
-            let opened = Connection::open(read, write, hello(store_dir)).await;
+            let hello = Hello {
+                features: about.features(),
+                store_dir: about.store_dir.clone(),
+                ..Hello::default()
+            };
+            let opened = Connection::open(read, write, hello).await;
             opened
                 .map(|connection| Wire::Own(Box::new(connection)))
                 .map_err(|error| no_handshake(address, &error))
@@ -161,8 +185,8 @@ async fn open(address: &Address, store_dir: &StoreDir) -> Result<Wire, Problem> 
         Address::Store(uri) => {
             let parsed: StoreUri = uri.parse().map_err(|error| Problem::usage(chain(&error)))?;
             let options = RemoteOptions {
-                features: hello(store_dir).features,
-                store_dir: store_dir.clone(),
+                features: about.features(),
+                store_dir: about.store_dir.clone(),
                 ..RemoteOptions::default()
             };
             let link = Remote::new(uri, parsed, options).connect().await;

@@ -1,7 +1,9 @@
 //! The whole road from a user's side: the `nixci` program, a daemon, and a real Nix that builds.
 
+mod again;
 mod basics;
 mod builds;
+mod counter;
 mod daemons;
 mod store_dir;
 mod world;

@@ -18,7 +18,7 @@ use nixci_protocol::nixci::control::{Evaluated, EvaluationSummary, Submission};
 use super::print;
 use super::watch::{self, Host};
 use crate::args::{Global, Submit};
-use crate::connect::{Address, Daemon};
+use crate::connect::{About, Address, Daemon};
 use crate::context::{Context, process_env};
 use crate::evaluate;
 use crate::exit::{Exit, Problem};
@@ -109,8 +109,16 @@ async fn submit(
     wait: Option<Host>,
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
-    let daemon = Daemon::connect_in(address, local.store_dir()).await?;
     let store_dir = local.store_dir().clone();
+    let about = match &jobs {
+        Jobs::Ready(jobs) => About::roots(&store_dir, &send::roots(&store_dir, jobs)?),
+        // What is sent first is what happens to be evaluated first.
+        Jobs::Evaluate(_) => About {
+            store_dir: store_dir.clone(),
+            roots: None,
+        },
+    };
+    let daemon = Daemon::connect_for(address, about).await?;
     let mut sender = Sender::begin(daemon, submission, local, store_dir, screen).await?;
     let error = match jobs {
         Jobs::Ready(jobs) => {

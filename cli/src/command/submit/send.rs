@@ -134,7 +134,7 @@ impl<'a> Sender<'a> {
 
     /// One try at one batch.
     async fn deliver(&mut self, batch: &[NewJob]) -> Result<(), Problem> {
-        let roots = self.roots(batch)?;
+        let roots = roots(&self.store_dir, batch)?;
         let before = self.totals;
         let screen = &mut *self.screen;
         let mut each = |step: &Step| {
@@ -166,24 +166,25 @@ impl<'a> Sender<'a> {
         }
         self.show_totals()
     }
+}
 
-    fn roots(&self, batch: &[NewJob]) -> Result<Vec<StorePath>, Problem> {
-        let mut roots = Vec::with_capacity(batch.len());
-        for job in batch {
-            match &job.result {
-                Evaluated::Drv(path) => roots.push(self.store_dir.parse(path).map_err(|error| {
-                    Problem::failed(format!(
-                        "the derivation `{path}` of `{}` is no store path: {error}",
-                        job.attr
-                    ))
-                })?),
-                Evaluated::Error(_) => {}
-            }
+/// The derivations of jobs.
+pub(super) fn roots(store_dir: &StoreDir, jobs: &[NewJob]) -> Result<Vec<StorePath>, Problem> {
+    let mut roots = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        match &job.result {
+            Evaluated::Drv(path) => roots.push(store_dir.parse(path).map_err(|error| {
+                Problem::failed(format!(
+                    "the derivation `{path}` of `{}` is no store path: {error}",
+                    job.attr
+                ))
+            })?),
+            Evaluated::Error(_) => {}
         }
-        roots.sort();
-        roots.dedup();
-        Ok(roots)
     }
+    roots.sort();
+    roots.dedup();
+    Ok(roots)
 }
 
 /// The job; an error in place of a derivation that is nowhere to be found, so that its neighbours go on.
