@@ -1,5 +1,7 @@
 //! The same paths again: recognised by one digest, in the handshake.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails by panicking")]
+
 use nixci_protocol::client::{Connection, Hello};
 use nixci_protocol::nixci::{FEATURE_CLOSURE, RootsDigest};
 use nixci_protocol::types::{StoreDir, StorePath};

@@ -6,6 +6,7 @@ use nixci_protocol::client::{Connection, Hello};
 use nixci_protocol::nixci::{AddClosure, Bitmap, FEATURE_CLOSURE, QueryValidBatch, RootsDigest};
 use nixci_protocol::types::{StoreDir, StorePath};
 use nixci_store::testing::{NixVersion, Service, TestDaemon, TestDrv, poll_until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use crate::common::body_for;
@@ -133,5 +134,49 @@ async fn a_stock_daemon_overlooks_the_question() {
         assert!(connection.negotiated().features.is_empty());
         let valid = nixci_protocol::op::IsValidPath { path };
         assert!(connection.call(&valid, &mut ()).await.unwrap());
+    }
+}
+
+/// An example of the page on our extension.
+fn example(title: &str) -> Vec<u8> {
+    let page = include_str!("../../../protocol/src/nixci/extension.md");
+    let (_, rest) = page.split_once(&format!("# {title}\n")).unwrap();
+    let lines = rest.lines().take_while(|line| !line.starts_with(['#', '`']));
+    let bytes = lines.flat_map(|line| line.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    bytes.collect()
+}
+
+#[tokio::test]
+async fn a_client_that_sends_the_examples_of_the_page_is_understood() {
+    let (nixci, _store, _drvs, _paths) = scene();
+    let mut stream = UnixStream::connect(nixci.socket()).await.unwrap();
+    // What comes back of the words of the handshake depends on what the daemon has, and on its version.
+    let mut answer = vec![0; 16];
+    stream.write_all(&example("client: magic, version 1.38")).await.unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, example("server: magic, version 1.38"));
+    let rest = example("client: three features, no processor, no reserved space");
+    stream.write_all(&rest).await.unwrap();
+    let last = *b"stla\0\0\0\0";
+    let mut heard = Vec::new();
+    while !heard.ends_with(&last) {
+        heard.push(stream.read_u8().await.unwrap());
+    }
+    for (request, reply) in [
+        (
+            "AddClosure of nothing: zstd of a word 0, in one frame",
+            "reply: nothing was new",
+        ),
+        ("QueryValidBatch of two paths", "reply: the second is valid"),
+    ] {
+        stream.write_all(&example(request)).await.unwrap();
+        let mut expected = example(reply);
+        let mut answer = vec![0; expected.len()];
+        stream.read_exact(&mut answer).await.unwrap();
+        if request.starts_with("Query") {
+            // Nothing is here.
+            expected[16] = 0;
+        }
+        assert_eq!(answer, expected, "{request}");
     }
 }

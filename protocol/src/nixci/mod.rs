@@ -1,7 +1,4 @@
-//! What nixci adds to the worker protocol: three operations, and the JSON they and the HTTP API carry.
-//!
-//! The operations are advertised as features in the 1.38 handshake ([`FEATURE_CLOSURE`],
-//! [`FEATURE_CONTROL`]); a peer that does not list them sees a plain Nix daemon.
+#![doc = include_str!("extension.md")]
 
 pub mod attr_path;
 pub mod control;
