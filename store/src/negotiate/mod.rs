@@ -1,5 +1,7 @@
 //! What another store lacks of a closure: a machine without I/O, and what drives it.
 
+#[cfg(test)]
+mod faults;
 mod machine;
 mod memory;
 #[cfg(test)]
