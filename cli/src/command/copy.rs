@@ -52,12 +52,8 @@ pub(crate) async fn run(global: &Global, args: &Copy) -> Result<Exit, Problem> {
         None => Address::find(None, &process_env)?,
     };
     let mut peer = Peer::connect(&address, About::roots(local.store_dir(), &roots)).await?;
-    let bar = Copying::new(global.json);
-    let moved = transfer::closure(&mut peer, &local, &roots, &mut |step| {
-        bar.show(step);
-        Ok(())
-    })
-    .await?;
+    let mut bar = Copying::new(global.json);
+    let moved = transfer::closure(&mut peer, &local, &roots, &mut |step| bar.show(step)).await?;
     drop(bar);
     if let Some(lost) = moved.lost.first() {
         return Err(Problem::failed(format!(
