@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use common::small_disk::SmallDisk;
 use common::{ask, body_for, closure, config, connect, connect_stock, daemon, packed, submission, submit, watch};
 use nixci_daemon::{Config, Running, StartError, start};
 use nixci_protocol::client::{self, Connection};
@@ -298,57 +299,6 @@ fn program(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// A daemon whose state is on a disk of its own, of two megabytes.
-struct SmallDisk {
-    process: tokio::process::Child,
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let state = folder.path().join("state");
-        std::fs::create_dir(&state).unwrap();
-        let config = folder.path().join("ci.toml");
-        let text = format!(
-            "state_dir = {:?}\n[listen]\nsocket = {:?}\nhttp = \"off\"\n[[store]]\nname = \"none\"\nuri = \"unix:///nowhere\"\n",
-            state.to_str().unwrap(),
-            folder.path().join("socket").to_str().unwrap()
-        );
-        std::fs::write(&config, text).unwrap();
-        let script = r#"mount -t tmpfs -o size=2m none "$0" && exec "$@""#;
-        let mut process = tokio::process::Command::new("unshare")
-            .args(["--mount", "sh", "-ec", script])
-            .arg(&state)
-            .args([env!("CARGO_BIN_EXE_nixci-daemon"), "--config"])
-            .arg(&config)
-            .stderr(std::process::Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut log = tokio::io::BufReader::new(process.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("listening on") {
-            line.clear();
-            let read = tokio::io::AsyncBufReadExt::read_line(&mut log, &mut line)
-                .await
-                .unwrap();
-            assert_ne!(read, 0, "the daemon starts; mounting needs root");
-        }
-        tokio::spawn(async move { tokio::io::copy(&mut log, &mut tokio::io::sink()).await });
-        Self { process, folder }
-    }
-
-    /// The state folder as the daemon sees it.
-    fn inside(&self, file: &str) -> std::path::PathBuf {
-        let pid = self.process.id().expect("it runs");
-        let state = self.folder.path().join("state");
-        Path::new(&format!("/proc/{pid}/root"))
-            .join(state.strip_prefix("/").unwrap())
-            .join(file)
-    }
-}
-
 fn text(name: &str, content: Vec<u8>) -> op::AddTextToStore {
     op::AddTextToStore {
         name: name.to_owned(),
@@ -359,9 +309,9 @@ fn text(name: &str, content: Vec<u8>) -> op::AddTextToStore {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_nothing_stored_is_lost() {
-    let disk = SmallDisk::start().await;
-    let mut client = connect(&disk.folder.path().join("socket")).await;
-    let mut bystander = connect(&disk.folder.path().join("socket")).await;
+    let disk = SmallDisk::start(2).await;
+    let mut client = connect(&disk.socket()).await;
+    let mut bystander = connect(&disk.socket()).await;
     let small = client.call(&text("small", b"kept".to_vec()), &mut ()).await.unwrap();
     let filler = disk.inside("filler");
     let mut room = 2 << 20;

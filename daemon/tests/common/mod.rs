@@ -6,6 +6,9 @@
     reason = "this is a test, and a failure here is a failed test"
 )]
 
+pub(crate) mod items;
+pub(crate) mod small_disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -2,6 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 
+use nixci_protocol::client::Connection;
+
 use super::*;
 use crate::common::connect;
 
