@@ -5,5 +5,6 @@ mod basics;
 mod builds;
 mod counter;
 mod daemons;
+mod faults;
 mod store_dir;
 mod world;
