@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nixci_protocol::nixci::control::{
-    Accepted, AttemptId, Begun, BuildDetail, Changed, EvaluationId, EvaluationSummary, Event, Info, JobStatus,
-    LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Target,
+    Accepted, AttemptId, Begun, BuildDetail, Changed, Collected, EvaluationId, EvaluationSummary, Event, Info,
+    JobStatus, LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Target,
 };
 use nixci_protocol::nixci::verdict::Verdict;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::error::CiError;
 use crate::principal::Principal;
 use crate::read::{Reader, Sources, StoreName};
 use crate::submit::Attending;
-use crate::{logs, steer, submit, watch};
+use crate::{collect, logs, steer, submit, watch};
 
 /// One typed method per control request. Clones share one daemon; every method may be cancelled, and
 /// what it changes is then either done or not begun.
@@ -170,6 +170,19 @@ impl Ci {
         steer::stores(&self.core).await
     }
 
+    /// Forgets old evaluations and collects what nobody needs of the spool, or says what that would be. Only for whom
+    /// the daemon trusts.
+    pub async fn collect_garbage(&self, who: &Principal, dry_run: bool) -> Result<Collected, CiError> {
+        if !who.is_trusted() {
+            return Err(CiError::NotAllowed(
+                "you are not privileged to collect garbage: only users in `trusted_users` of nixci's configuration \
+                 are; ask its administrator"
+                    .to_owned(),
+            ));
+        }
+        collect::collect(&self.core, dry_run).await
+    }
+
     /// Answers any control request: what the socket door and tests use.
     pub async fn answer(&self, who: &Principal, request: Request) -> Result<Answer, CiError> {
         match request {
@@ -188,6 +201,7 @@ impl Ci {
             Request::Stores => one(&self.stores().await),
             Request::Build { drv_path } => one(&self.build(&drv_path).await?),
             Request::Projects => one(&self.projects().await?),
+            Request::CollectGarbage { dry_run } => one(&self.collect_garbage(who, dry_run).await?),
         }
     }
 }

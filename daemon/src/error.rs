@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use nixci_store::index;
+use nixci_store::{index, spool};
 
 use crate::config::ConfigError;
 use crate::principal::TokenError;
@@ -88,9 +88,15 @@ pub enum CiError {
     /// The daemon is stopping.
     #[error("the daemon is stopping; ask again when it is back")]
     Stopping,
+    /// The caller may not do that; the text says who may.
+    #[error("{0}")]
+    NotAllowed(String),
     /// The index failed.
     #[error("failed to use the index")]
     Index(#[source] index::Error),
+    /// The spool failed.
+    #[error("failed to use the spool")]
+    Spool(#[from] spool::Error),
 }
 
 impl From<ReadError> for CiError {

@@ -13,6 +13,7 @@ mod adopt;
 mod advisory;
 mod build;
 mod ci;
+mod collect;
 pub mod config;
 mod core;
 mod dispatch;

@@ -33,7 +33,7 @@ use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::sign::Signer;
 use crate::submit::{self, Attendance};
-use crate::{advisory, dispatch, http, notify, recovery};
+use crate::{advisory, collect, dispatch, http, notify, recovery};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
 const EVALUATION_CHANGES: usize = 1_024;
@@ -115,6 +115,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let working = &core.stop.working;
     working.spawn(dispatch::run(core.clone(), actions));
     working.spawn(submit::watch_over(core.clone()));
+    working.spawn(collect::now_and_then(core.clone()));
     working.spawn(notify::watchdog(core.scheduler.clone(), core.stop.builds.clone()));
     if let Err(error) = recovery::recover(&core).await {
         warn!("failed to take up what was left unfinished: {}", told(&error));

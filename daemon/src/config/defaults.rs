@@ -124,6 +124,10 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             failures: Duration::from_hours(168),
+            evaluations: Duration::from_hours(90 * 24),
+            newest: 20,
+            uploads: Duration::from_hours(24),
+            collect: Some(Duration::from_hours(24)),
         }
     }
 }

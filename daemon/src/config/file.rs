@@ -1,6 +1,7 @@
 //! The text form of the configuration and its checks.
 
 mod cache;
+mod retention;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,11 +16,12 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use self::cache::CacheTable;
+use self::retention::RetentionTable;
 use super::defaults::{self, Surroundings};
 use super::error::Problem;
 use super::tokens::{TokenTable, tokens};
 use super::users::Users;
-use super::{Config, Dispatch, HttpRead, KeyFile, Keys, Limits, Listen, Retention, Store, Writes, duration, keys};
+use super::{Config, Dispatch, HttpRead, KeyFile, Keys, Limits, Listen, Store, Writes, duration, keys};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,12 +87,6 @@ struct LimitsTable {
     known_infos: Option<usize>,
     known_time: Option<Spanned<String>>,
     stop_time: Option<Spanned<String>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RetentionTable {
-    failures: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -222,13 +218,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
     let listen = listen(file.listen.unwrap_or_default(), around, check);
     let stores = stores(file.store, check);
     let limits = limits(file.limits.unwrap_or_default(), check);
-    let retention = Retention {
-        failures: check.value(
-            file.retention.unwrap_or_default().failures,
-            Retention::default().failures,
-            |text| duration::parse(text),
-        ),
-    };
+    let retention = retention::resolve(file.retention.unwrap_or_default(), check);
     let tokens = tokens(file.token, check);
     let cache = cache::resolve(file.cache.unwrap_or_default(), check);
     let keys = signing(file.keys.unwrap_or_default(), check);

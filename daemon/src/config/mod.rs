@@ -158,6 +158,14 @@ pub struct Limits {
 pub struct Retention {
     /// How long a failed build is not tried again by itself.
     pub failures: Duration,
+    /// How long an evaluation that has ended is kept, with its jobs, logs and uploads.
+    pub evaluations: Duration,
+    /// So many evaluations of each project are kept however old they are.
+    pub newest: u32,
+    /// How long what was uploaded stays although no evaluation needs it.
+    pub uploads: Duration,
+    /// How often everything else is collected by itself; none means only when somebody asks.
+    pub collect: Option<Duration>,
 }
 
 /// The binary cache over HTTP.

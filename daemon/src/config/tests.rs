@@ -44,6 +44,10 @@ fn a_whole_file_is_read() {
 
             [retention]
             failures = "3d"
+            evaluations = "30d"
+            newest = 5
+            uploads = "2h"
+            collect = "off"
 
             [[token]]
             name = "cache"
@@ -89,7 +93,13 @@ fn a_whole_file_is_read() {
         (8_192, 9)
     );
     assert_eq!(config.limits.wire.max_text, Limits::default().wire.max_text);
-    assert_eq!(config.retention.failures, Duration::from_hours(72));
+    let retention = &config.retention;
+    assert_eq!(retention.failures, Duration::from_hours(72));
+    assert_eq!(
+        (retention.evaluations, retention.newest),
+        (Duration::from_hours(30 * 24), 5)
+    );
+    assert_eq!((retention.uploads, retention.collect), (Duration::from_hours(2), None));
     let cache = &config.cache;
     assert_eq!((cache.serve, cache.priority, cache.level), (false, 30, 9));
     assert_eq!(cache.size, Some(20 << 30));

@@ -78,7 +78,9 @@ pub(super) fn refuse(error: &(dyn std::error::Error + 'static)) -> HandlerError 
 
 impl Handler for Session {
     async fn handle(&mut self, request: Request, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError> {
-        let _in_use = self.lease.busy();
+        // Control messages say nothing of the spool, and who watches for days must not keep what others use.
+        let uses_spool = !matches!(request, Request::Control(_));
+        let _in_use = uses_spool.then(|| self.lease.busy());
         match request {
             Request::IsValidPath(request) => query::is_valid(self, request).await,
             Request::QueryValidPaths(request) => query::valid_paths(self, request, exchange).await,

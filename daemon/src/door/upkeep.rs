@@ -6,7 +6,7 @@
 //! for the end of a connection (`AddPermRoot` of a user it does not trust) is an error like any other here.
 //!
 //! A collection is one of the store behind. What nixci keeps alive there only because somebody asked is let go before;
-//! the spool is not collected.
+//! the spool is collected by nixci itself ([`crate::collect`]).
 
 use std::fmt::Write as _;
 
@@ -91,7 +91,7 @@ pub(super) async fn collect(
     }
     let _forgotten = session.ci.core.objects.retire().await;
     if let (GcAction::DeleteDead, Writes::Spool) = (request.action, session.ci.core.config.listen.writes) {
-        let note = "nixci: this collects the store behind; what was uploaded and is still in nixci's spool stays";
+        let note = "nixci: this collects the store behind; what is in nixci's spool stays: `nixci gc` collects that";
         exchange.log(LogMessage::line(note)).await;
     }
     let collected = session.upstream.ask(&request, exchange).await;

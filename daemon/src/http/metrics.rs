@@ -9,6 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use nixci_protocol::nixci::control::Collected;
 use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_store::index::attempts::AttemptResult;
 
@@ -24,6 +25,11 @@ const RUNNING: &str = "nixci_running_builds";
 const SLOTS: &str = "nixci_store_slots";
 const UP: &str = "nixci_store_up";
 const SPOOL: &str = "nixci_spool_objects";
+const LEASES: &str = "nixci_spool_leases";
+const COLLECTIONS: &str = "nixci_collections_total";
+const COLLECTION_MILLIS: &str = "nixci_collection_milliseconds_total";
+const COLLECTED: &str = "nixci_collected_objects_total";
+const COLLECTED_BYTES: &str = "nixci_collected_bytes_total";
 const EVALUATIONS: &str = "nixci_open_evaluations";
 const NARS: &str = "nixci_cache_nars_total";
 const NAR_CACHE: &str = "nixci_nar_cache_bytes";
@@ -58,6 +64,18 @@ fn describe() {
     describe_gauge!(SLOTS, "Builds that may run at once, by store");
     describe_gauge!(UP, "0 while a store is left alone because it did not answer, else 1");
     describe_gauge!(SPOOL, "Store objects in the spool");
+    describe_gauge!(
+        LEASES,
+        "Connections and submissions that keep objects of the spool from being collected"
+    );
+    describe_counter!(COLLECTIONS, "Collections of the spool that came to their end");
+    describe_counter!(COLLECTION_MILLIS, Unit::Milliseconds, "Time that collections took");
+    describe_counter!(COLLECTED, "Objects of the spool that were collected");
+    describe_counter!(
+        COLLECTED_BYTES,
+        Unit::Bytes,
+        "Disk that collections freed, logs included"
+    );
     describe_gauge!(EVALUATIONS, "Evaluations that are not settled");
     describe_counter!(
         NARS,
@@ -91,6 +109,14 @@ pub(crate) fn attempt_ended(store: &str, result: AttemptResult) {
     if result != AttemptResult::Failed(FailureClass::Store) {
         counter!(BUILDS, "result" => word, "class" => class).increment(1);
     }
+}
+
+/// Counts a collection.
+pub(crate) fn collected(what: &Collected) {
+    counter!(COLLECTIONS).increment(1);
+    counter!(COLLECTION_MILLIS).increment(what.duration_ms);
+    counter!(COLLECTED).increment(what.objects);
+    counter!(COLLECTED_BYTES).increment(what.disk_bytes.saturating_add(what.log_bytes));
 }
 
 pub(super) fn request(route: &str, method: &'static str, status: u16, millis: u64) {
@@ -132,6 +158,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
         gauge!(NAR_CACHE).set(cache.bytes() as f64);
     }
     gauge!(SPOOL).set(site.reader.spooled() as f64);
+    gauge!(LEASES).set(site.reader.leases() as f64);
     gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);
     Ok((
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::cache::Cache;
 pub(crate) use self::guard::Guard;
-pub(crate) use self::metrics::attempt_ended;
+pub(crate) use self::metrics::{attempt_ended, collected};
 pub(crate) use self::serve::serve;
 use crate::read::Reader;
 

@@ -155,6 +155,11 @@ impl Reader {
         self.spool.len()
     }
 
+    /// How many connections and submissions protect what they use of the spool.
+    pub(crate) fn leases(&self) -> usize {
+        self.spool.leases()
+    }
+
     /// How busy each store is.
     pub(crate) async fn load_of_stores(&self) -> Result<Vec<(StoreName, StoreLoad)>, ReadError> {
         let load = self.scheduler.load().await?;

@@ -111,6 +111,11 @@ pub(crate) async fn jobs(core: &Core, evaluation: EvaluationId, new: Vec<NewJob>
         .iter()
         .filter_map(|(_, drv)| drv.as_ref().ok().cloned())
         .collect();
+    // What is looked at here stays until the evaluation needs it: without that a collection which begins now could
+    // take what it does not find in the index yet.
+    let lease = core.spool.lease();
+    let _in_use = lease.busy();
+    let spool = core.spool.clone();
     adopt::adopt(core, spooled)
         .await
         .map_err(|error| CiError::Invalid(told(&error)))?;
@@ -131,8 +136,16 @@ pub(crate) async fn jobs(core: &Core, evaluation: EvaluationId, new: Vec<NewJob>
             let known: Vec<DrvId> = ids.iter().flatten().copied().collect();
             let needs = derivations::requirements(tx, &known)?;
             let mut roots = Vec::with_capacity(known.len());
+            // The graph remembers derivations that were collected.
+            let is_here: HashSet<DrvId> = ids
+                .iter()
+                .zip(&paths)
+                .filter_map(|(id, path)| id.filter(|_| spool.contains(path)))
+                .collect();
             for (drv, needs) in known.iter().zip(needs) {
-                if let Some(needs) = needs {
+                if let Some(needs) = needs
+                    && is_here.contains(drv)
+                {
                     roots.push(Root {
                         drv: *drv,
                         system: needs.system.into(),

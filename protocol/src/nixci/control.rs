@@ -102,6 +102,12 @@ pub enum Request {
     },
     /// The projects, by name. → `Vec<ProjectSummary>`
     Projects,
+    /// Forgets old evaluations and collects what nobody needs of the daemon's own spool; only for users it trusts.
+    /// → [`Collected`]
+    CollectGarbage {
+        /// Only says what would be collected.
+        dry_run: bool,
+    },
 }
 
 /// Who answers.
@@ -190,6 +196,28 @@ pub struct Accepted {
 pub struct Changed {
     /// Builds that were restarted or cancelled.
     pub builds: u64,
+}
+
+/// Answer to [`Request::CollectGarbage`]: what is gone, or would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Collected {
+    /// Evaluations that were old enough.
+    pub evaluations: u64,
+    /// Attempts whose failures and logs only they were about; not counted where nothing is deleted.
+    pub attempts: u64,
+    /// Bytes of those logs.
+    pub log_bytes: u64,
+    /// Objects of the spool that nobody needed.
+    pub objects: u64,
+    /// Objects that were there before.
+    pub objects_before: u64,
+    /// Bytes of their NARs.
+    pub nar_bytes: u64,
+    /// Bytes of the disk they took; about so many where nothing is deleted.
+    pub disk_bytes: u64,
+    /// How long it took.
+    pub duration_ms: u64,
 }
 
 /// Names one evaluation.

@@ -35,6 +35,7 @@ pub mod jobs;
 mod names;
 pub mod outcomes;
 pub mod paths;
+pub mod prune;
 mod readers;
 mod schema;
 mod writer;

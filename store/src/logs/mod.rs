@@ -139,6 +139,20 @@ impl Logs {
         blocking(read).await
     }
 
+    /// Removes the logs of attempts that ended, as far as they are there, and returns how many bytes they had. One that
+    /// cannot be removed is left.
+    pub async fn remove(&self, attempts: Vec<AttemptId>) -> u64 {
+        let paths: Vec<PathBuf> = attempts.into_iter().map(|attempt| self.shared.path(attempt)).collect();
+        let removing = tokio::task::spawn_blocking(move || {
+            let remove = |path: PathBuf| {
+                let size = std::fs::metadata(&path).map_or(0, |file| file.len());
+                std::fs::remove_file(&path).map_or(0, |()| size)
+            };
+            paths.into_iter().map(remove).sum()
+        });
+        removing.await.unwrap_or(0)
+    }
+
     /// What an attempt does now; none when it does not run.
     #[must_use]
     pub fn running(&self, attempt: AttemptId) -> Option<Running> {

@@ -9,7 +9,8 @@
 //! answer costs one bit beside the digest that is looked up anyway, a lease costs six bytes however much it was told,
 //! and no peer can make either grow. The price is that a lease also keeps what others were told in the same periods,
 //! which is what one day's clients use. A connection that is idle for weeks keeps what was in use on the days on
-//! which it asked, and nothing of the days since.
+//! which it asked, and nothing of the days since; one that asks every day for weeks keeps what was in use on all of
+//! them, until it ends.
 //!
 //! There are [`PERIODS`]; where all of them still count, the two oldest become one. That keeps more, never less.
 

@@ -19,6 +19,7 @@ mod evaluations;
 mod graph;
 mod outcomes;
 mod plans;
+mod prune;
 mod recorded;
 mod schema;
 mod writing;
