@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Copy store paths and what they need to any daemon store, sending only what it lacks
     #[command(after_help = "Example:\n  nix-instantiate | nixci copy --to ssh-ng://builder --stdin")]
     Copy(Copy),
+    /// Delete what nobody needs of what was uploaded to the daemon, and forget old evaluations
+    #[command(after_help = "What is kept for how long is said in [retention] of the daemon's configuration.")]
+    Gc(Gc),
     /// Check everything nixci needs here, and say what to do
     Doctor,
     /// Print a completion script for a shell
@@ -367,6 +370,14 @@ pub(crate) struct Copy {
     /// Copy the derivations that made the paths in place of the paths
     #[arg(long)]
     pub(crate) derivation: bool,
+}
+
+/// `nixci gc`
+#[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Only say what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -25,6 +25,7 @@ fn the_command_line_is_consistent() {
 #[case("nixci status --to /run/x")]
 #[case("nixci copy --to unix:///s --stdin --derivation")]
 #[case("nixci diff main")]
+#[case("nixci gc --dry-run --json")]
 fn what_the_help_promises_parses(#[case] line: &str) {
     parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
 }

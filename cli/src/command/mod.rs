@@ -3,6 +3,7 @@
 mod copy;
 mod diff;
 mod doctor;
+mod gc;
 mod generate;
 mod jobs;
 mod log;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Restart(args) => restart::restart(global, &args).await,
         Command::Cancel(args) => restart::cancel(global, &args).await,
         Command::Copy(args) => copy::run(global, &args).await,
+        Command::Gc(args) => gc::run(global, &args).await,
         Command::Doctor => doctor::run(global).await,
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),

@@ -6,5 +6,6 @@ mod builds;
 mod counter;
 mod daemons;
 mod faults;
+mod gc;
 mod store_dir;
 mod world;

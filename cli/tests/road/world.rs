@@ -104,6 +104,15 @@ impl World {
         world
     }
 
+    /// A machine with one, with these lines more in `listen` and these sections.
+    pub(crate) fn with_settings(listen: &str, sections: &str) -> Self {
+        let mut world = Self::quiet();
+        let store = format!("[[store]]\nname = \"near\"\nuri = \"{}\"\nslots = 4\n", world.nix.uri());
+        let sections = format!("{sections}{store}");
+        world.service = Some(Service::with_settings(Path::new(NIXCI), listen, &sections));
+        world
+    }
+
     /// A machine whose store directory is another one.
     pub(crate) fn with_store_dir(nix: TestDaemon) -> Self {
         let keys = format!("store_dir = \"{}\"", nix.store_dir());
