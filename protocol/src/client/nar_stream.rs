@@ -107,7 +107,7 @@ impl<C: AsMut<Connection> + Send + Unpin> NarStream<C> {
         }
         let pipe = match self.pipe.take() {
             Some(pipe) => pipe,
-            None => Pipe::new().map_err(Error::Io)?,
+            None => Pipe::new(to).map_err(Error::Io)?,
         };
         let pipe = self.pipe.insert(pipe);
         match ready!(self.connection.as_mut().reader.poll_pass(cx, pipe, to, left)) {

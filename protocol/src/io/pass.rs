@@ -1,7 +1,7 @@
 //! Bytes that go from one socket to another without coming by here.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -11,6 +11,8 @@ use super::{SocketReader, SocketWriter};
 
 /// Bytes the pipe is to hold: more than a socket does, so that one call takes all that has arrived.
 const ROOM: usize = 1024 * 1024;
+
+const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
 /// A pipe between two sockets, whose pages it hands on.
 #[derive(Debug)]
@@ -22,7 +24,9 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// A pipe for what goes to this socket, which is to take as much as the system allows from now on.
+    pub(crate) fn new(to: &SocketWriter) -> io::Result<Self> {
+        to.widen(ROOM);
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Users have a limit on what all their pipes hold; a smaller one only takes more calls.
         let _ = fcntl_setpipe_size(&write, ROOM);
@@ -33,8 +37,8 @@ impl Pipe {
         self.held == 0
     }
 
-    /// Moves at most `left` bytes from one socket to the other, in one go, and says how many arrived there. Zero is the
-    /// end of what comes. What was taken and did not arrive yet stays in the pipe.
+    /// Moves at most `left` bytes from one socket to the other, and says how many arrived there. Zero is the end of what
+    /// comes. What was taken and did not arrive yet stays in the pipe.
     pub(crate) fn poll_pass(
         &mut self,
         cx: &mut Context<'_>,
@@ -42,30 +46,33 @@ impl Pipe {
         to: &SocketWriter,
         left: u64,
     ) -> Poll<io::Result<u64>> {
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
         if self.held == 0 {
-            let most = usize::try_from(left).map_or(ROOM, |left| left.min(ROOM));
-            self.held = ready!(from.poll_with(cx, Interest::READABLE, |socket| splice(
-                socket,
-                None,
-                &self.write,
-                None,
-                most,
-                SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
-            )))?;
+            let taken = from.poll_with(cx, Interest::READABLE, |socket| self.fill(socket, left));
+            self.held = ready!(taken)?;
             if self.held == 0 {
                 return Poll::Ready(Ok(0));
             }
         }
-        let passed = ready!(to.poll_with(cx, Interest::WRITABLE, |socket| splice(
-            &self.read,
-            None,
-            socket,
-            None,
-            self.held,
-            SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
-        )))?;
+        let mut to_move = self.held;
+        let passed = to.poll_with(cx, Interest::WRITABLE, |socket| {
+            let moved = splice(&self.read, None, socket, None, to_move, FLAGS);
+            // While the receiver is busy the sender is not to wait for it: what has come is taken as long as there is
+            // room. Whether the socket is empty or the pipe full does not matter here.
+            if moved.is_err() && to_move < ROOM / 2 {
+                let more = from.with(|socket| self.fill(socket, left - to_move));
+                to_move += more.unwrap_or(0);
+            }
+            moved
+        });
+        self.held = to_move;
+        let passed = ready!(passed)?;
         self.held -= passed;
         Poll::Ready(Ok(passed as u64))
+    }
+
+    fn fill(&self, socket: BorrowedFd<'_>, left: usize) -> rustix::io::Result<usize> {
+        splice(socket, None, &self.write, None, left.min(ROOM), FLAGS)
     }
 
     /// Takes out bytes that are to be looked at after all.

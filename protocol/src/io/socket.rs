@@ -5,7 +5,6 @@
 //! task's. It returns to the poller before it sleeps.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream as Direct;
 use std::pin::Pin;
@@ -13,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use rustix::net::{RecvFlags, recv};
+use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 
@@ -189,6 +189,16 @@ impl State {
         Ok(())
     }
 
+    /// Does something with the socket, wherever it is.
+    fn with<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> io::Result<T> {
+        match &self.place {
+            Place::Poller(stream) => act(stream.as_fd()),
+            Place::Hands(direct) => act(direct.as_fd()),
+            Place::Lost => return Err(lost()),
+        }
+        .map_err(io::Error::from)
+    }
+
     /// Does something with the socket as soon as it can be done.
     fn poll_with<T>(
         &mut self,
@@ -243,6 +253,10 @@ impl SocketReader {
         self.0.lock().poll_with(cx, interest, act)
     }
 
+    pub(super) fn with<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> io::Result<T> {
+        self.0.lock().with(act)
+    }
+
     /// Takes what is there, without waiting; none when nothing is.
     pub(super) fn take_now(&mut self, out: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
         let mut state = self.0.lock();
@@ -255,14 +269,9 @@ impl SocketWatch {
     /// Whether the peer is there and silent. Does not wait.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        let state = self.0.lock();
-        let socket = match &state.place {
-            Place::Poller(stream) => stream.as_fd(),
-            Place::Hands(direct) => direct.as_fd(),
-            Place::Lost => return false,
-        };
-        let looked = recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        matches!(looked, Err(rustix::io::Errno::WOULDBLOCK))
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let looked = self.0.lock().with(|socket| recv(socket, &mut [0], flags).map(drop));
+        would_block(looked).is_none()
     }
 }
 
@@ -273,6 +282,12 @@ impl AsyncRead for SocketReader {
 }
 
 impl SocketWriter {
+    /// Lets the system hold so many bytes that the peer has not read yet, or as many as it is ready to.
+    pub(super) fn widen(&self, bytes: usize) {
+        // More is only faster.
+        let _ = self.0.lock().with(|socket| set_socket_send_buffer_size(socket, bytes));
+    }
+
     pub(super) fn poll_with<T>(
         &self,
         cx: &mut Context<'_>,
@@ -299,14 +314,7 @@ impl AsyncWrite for SocketWriter {
 
 impl State {
     fn shutdown(&mut self) -> io::Result<()> {
-        let ended = match &self.place {
-            Place::Poller(stream) => {
-                rustix::net::shutdown(stream, rustix::net::Shutdown::Write).map_err(io::Error::from)
-            }
-            Place::Hands(direct) => direct.shutdown(Shutdown::Write),
-            Place::Lost => Ok(()),
-        };
-        match ended {
+        match self.with(|socket| shutdown(socket, Shutdown::Write)) {
             // The peer was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
             other => other,
