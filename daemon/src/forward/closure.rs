@@ -1,6 +1,6 @@
 //! Moving what a store lacks from the spool to it.
 
-use nixci_protocol::client::Connection;
+use nixci_protocol::client::{self, Connection};
 use nixci_protocol::types::StorePath;
 use nixci_store::spool::Spool;
 use nixci_store::transfer::{TransferError, transfer};
@@ -74,6 +74,8 @@ pub(crate) async fn forward(
         TransferError::Store(client) if client.is_remote() && !build::is_about_the_store(&told(&error)) => {
             ForwardError::Refused(told(&error))
         }
+        // It will not learn to take uploads by being asked again.
+        TransferError::Store(client::Error::Unsupported(_)) => ForwardError::Refused(told(&error)),
         TransferError::Source(SourceError::Missing { path, .. }) => ForwardError::Missing { path: path.clone() },
         TransferError::Source(error @ SourceError::Spool(_)) => ForwardError::Spool(told(error)),
         TransferError::Source(_)

@@ -99,3 +99,29 @@ async fn a_store_of_an_old_protocol_builds_and_is_read(#[case] version: NixVersi
     assert_eq!(read(&client), read(&store));
     daemon.stop().await;
 }
+
+/// Before 1.23 uploads have forms that no store of today needs: what has to be sent there ends with words, at once.
+#[rstest]
+#[case::as_2_3(NixVersion::V2_8, 21)]
+#[case::the_least(NixVersion::V2_34, 18)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_no_uploads_is_named(#[case] version: NixVersion, #[case] minor: u8) {
+    let store = TestDaemon::start(version);
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("capped");
+    cap(UnixListener::bind(&socket).unwrap(), store.socket().as_ref(), minor);
+    let mut config = config(home.path(), &store, 2);
+    config.stores[0].uri = format!("unix://{}", socket.display());
+    let daemon = start(config).await.unwrap();
+    let client = TestDaemon::start(NixVersion::NEWEST);
+    let drvs = client.instantiate("old-store", &[TestDrv::good("base")]);
+    let mut door = connect(&daemon.socket).await;
+    let evaluation = submit(&mut door, &client, "old-store", &drvs).await;
+    let watched = watch(&mut door, evaluation).await;
+    let class = FailureClass::Store;
+    assert_eq!(watched.outcomes["base"], Outcome::Failed { class });
+    let cause = &watched.verdict.root_causes[0].message;
+    let wanted = format!("AddToStoreNar needs protocol 1.23, the peer speaks 1.{minor}");
+    assert!(cause.contains(&wanted), "{cause}");
+    daemon.stop().await;
+}
