@@ -14,8 +14,8 @@ use nixci_protocol::nixci::AddClosure;
 use nixci_protocol::nixci::control::Request;
 
 /// The disk, and what of it the ballast takes.
-const DISK_MIB: usize = 90;
-const BALLAST_MIB: usize = 50;
+const DISK_MIB: usize = 110;
+const BALLAST_MIB: usize = 70;
 
 /// Takes room on the disk.
 fn ballast(disk: &SmallDisk) {
@@ -59,12 +59,12 @@ fn large_files(folder: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fills_in_the_middle_of_small_objects_keeps_the_first_of_them() {
-    const COUNT: u64 = 320;
+    const COUNT: u64 = 480;
     let disk = SmallDisk::start(DISK_MIB).await;
     let mut client = connect(&disk.socket()).await;
     assert_eq!(add(&mut client, &[item(0, b"before", &[])]).await, Ok(1));
     ballast(&disk);
-    // Thirty megabytes in batches of sixteen, where there is room for some.
+    // Forty-eight megabytes in batches of sixteen, where there is room for some.
     let items: Vec<Item> = (1..=COUNT).map(|at| item(at, &noise(at, 100_000), &[at - 1])).collect();
     let error = add(&mut client, &items).await.unwrap_err();
     let spool = disk.state().join("spool");
@@ -84,7 +84,7 @@ async fn a_disk_that_fills_in_the_middle_of_small_objects_keeps_the_first_of_the
     let _: serde_json::Value = ask(&mut other, &Request::Info).await;
     make_room(&disk);
     assert_eq!(add(&mut client, &items).await, Ok(COUNT + 1 - kept));
-    assert_eq!(valid(&mut other, &numbers(0..COUNT + 1)).await, vec![true; 321]);
+    assert_eq!(valid(&mut other, &numbers(0..COUNT + 1)).await, vec![true; 481]);
     for number in [1, kept, COUNT] {
         has(&mut other, &items[usize::try_from(number).unwrap() - 1]).await;
     }
