@@ -28,10 +28,11 @@ pub(crate) fn over_ssh(world: &World, copying: Copying) -> Outcome<Figures> {
     let scripts = tempfile::tempdir()?;
     let session = ssh::of_nix(world, &peer.socket(), "nix-store --import");
     let sshd = Sshd::start(&ssh::script(scripts.path(), &session)?.display().to_string());
-    let host = format!("nixci-bench-{}", std::process::id());
+    // The client's settings keep those of the sshd before.
+    let host = format!("{}-{}", copying.name(), std::process::id());
     sshd.known_as(&host, &world.client);
     let mut command = Command::new("ssh");
-    command.arg("-F").arg(world.client.ssh_config()).arg(&host);
+    command.arg("-TF").arg(world.client.ssh_config()).arg(&host);
     let began = Instant::now();
     let bytes = transfer(world, copying, &mut command)?;
     Ok(Figures {
