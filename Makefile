@@ -21,9 +21,11 @@ BENCHES = $(basename $(notdir $(wildcard */benches/*.rs)))
 
 bench: $(addprefix bench-,$(BENCHES)) ## all benches, stock Nix beside ours
 
+# A bench starts programs of other crates than its own, which cargo does not build for it.
 bench-%: setup ## one bench, such as bench-builds
 	@crate=$$(ls -d */benches/$*.rs 2>/dev/null | head -1 | cut -d/ -f1); \
 	[ -n "$$crate" ] || { echo "there is no bench '$*'; there are: $(BENCHES)" >&2; exit 2; }; \
+	cargo build --quiet --release --workspace --bins && \
 	cargo bench --manifest-path "$$crate/Cargo.toml" --bench $*
 
 # A target is a file in fuzz/fuzz_targets; its corpus is in fuzz/corpus. Stable Rust will do: no sanitizer.
