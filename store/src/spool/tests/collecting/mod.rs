@@ -231,11 +231,25 @@ async fn what_is_added_between_mark_and_sweep_keeps_what_it_refers_to() {
     let (spool, _folder) = spool();
     let [_, middle, top] = chain(&spool).await;
     let garbage = mark(&spool, &[]).await;
-    let late = text("late", b"late", &[&middle.0.path]);
     // Without a question before, as by a client that was told in another connection.
-    spool.add(vec![proven(late.clone()), proven(top)]).await.unwrap();
-    assert_eq!(garbage.sweep().await.unwrap().objects, 0);
-    assert_eq!(spool.len(), 4);
+    let late = text("late", b"late", &[&middle.0.path]);
+    spool.add(vec![proven(late)]).await.unwrap();
+    assert_eq!(garbage.sweep().await.unwrap().objects, 1);
+    assert_eq!(
+        listed(&spool).await,
+        BTreeSet::from(["bottom", "middle", "late"].map(str::to_owned))
+    );
+    assert_whole(&spool).await;
+
+    // What was there already is not written again, and stays all the same.
+    spool.add(vec![proven(top.clone())]).await.unwrap();
+    let garbage = mark(&spool, &[]).await;
+    spool.add(vec![proven(top)]).await.unwrap();
+    assert_eq!(garbage.sweep().await.unwrap().objects, 1);
+    assert_eq!(
+        listed(&spool).await,
+        BTreeSet::from(["bottom", "middle", "top"].map(str::to_owned))
+    );
     assert_whole(&spool).await;
 }
 
