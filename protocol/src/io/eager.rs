@@ -27,10 +27,13 @@ pub(super) struct Patience {
     company: Company,
     /// How many messages the company had taken when this connection took its last one.
     last: u64,
+    /// Nobody else has talked between its last two messages.
+    undisturbed: bool,
     in_vain: u32,
     skip: u32,
     in_a_row: u32,
-    alone: bool,
+    /// There is one core: the peer cannot run while it is looked for.
+    one_core: bool,
 }
 
 /// What to do before sleeping.
@@ -46,26 +49,33 @@ pub(super) enum Advice {
 
 impl Patience {
     pub(super) fn new(company: Company) -> Self {
-        // Where there is one core, the peer cannot run while it is looked for.
-        let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+        let one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         Self {
             last: 0,
+            undisturbed: false,
             in_vain: 0,
             skip: 0,
             in_a_row: 0,
-            alone,
+            one_core,
             company,
         }
     }
 
     /// A message came.
     pub(super) fn came(&mut self) {
-        self.last = self.company.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let before = self.company.0.fetch_add(1, Ordering::Relaxed);
+        self.undisturbed = before == self.last;
+        self.last = before + 1;
+    }
+
+    /// Whether somebody else has talked since this connection's last message.
+    pub(super) fn is_disturbed(&self) -> bool {
+        self.company.0.load(Ordering::Relaxed) != self.last
     }
 
     /// What to do now that nothing is there and the peer has the word.
     pub(super) fn advice(&mut self) -> Advice {
-        if self.alone || self.company.0.load(Ordering::Relaxed) != self.last {
+        if self.one_core || !self.undisturbed || self.is_disturbed() {
             return Advice::Sleep;
         }
         if self.skip > 0 {
@@ -99,7 +109,7 @@ mod tests {
 
     fn patience(company: &Company) -> Patience {
         let mut patience = Patience::new(company.clone());
-        patience.alone = false;
+        patience.one_core = false;
         patience
     }
 
@@ -145,15 +155,21 @@ mod tests {
         let (mut one, mut other) = (patience(&company), patience(&company));
         one.came();
         other.came();
-        assert_eq!(one.advice(), Advice::Sleep);
-        assert_eq!(
-            other.advice(),
-            Advice::Look,
-            "the last who talked may be the only one that does"
-        );
+        for _ in 0..10 {
+            one.came();
+            assert_eq!((one.advice(), other.advice()), (Advice::Sleep, Advice::Sleep));
+            other.came();
+            assert_eq!((one.advice(), other.advice()), (Advice::Sleep, Advice::Sleep));
+        }
+        other.came();
+        assert_eq!((one.advice(), other.advice()), (Advice::Sleep, Advice::Look));
+        assert!(!other.is_disturbed());
         one.came();
-        assert_eq!((one.advice(), other.advice()), (Advice::Look, Advice::Sleep));
-        one.alone = true;
-        assert_eq!(one.advice(), Advice::Sleep, "one core");
+        assert!(other.is_disturbed());
+        other.came();
+        other.came();
+        assert_eq!(other.advice(), Advice::Look);
+        other.one_core = true;
+        assert_eq!(other.advice(), Advice::Sleep);
     }
 }

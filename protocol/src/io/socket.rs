@@ -133,7 +133,7 @@ impl State {
             if let Some(taken) = self.take(out) {
                 return Some(taken);
             }
-            if began.elapsed() > WAIT {
+            if self.patience.is_disturbed() || began.elapsed() > WAIT {
                 return None;
             }
             std::hint::spin_loop();
