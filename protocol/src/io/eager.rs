@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(super) const WAIT: Duration = Duration::from_micros(60);
 /// After so many messages in a row the task yields once, so that what else is due on its thread gets its turn.
 const IN_A_ROW: u32 = 32;
+/// Messages in a row before it is waited for: of several that talk at once each talks a few times in a row by chance.
+const UNDISTURBED: u32 = 8;
 /// Waits in vain double the messages until the next try, so many times at most.
 const DOUBLINGS: u32 = 10;
 
@@ -27,8 +29,8 @@ pub(super) struct Patience {
     company: Company,
     /// How many messages the company had taken when this connection took its last one.
     last: u64,
-    /// Nobody else has talked between its last two messages.
-    undisturbed: bool,
+    /// So many messages came in a row while nobody else talked.
+    undisturbed: u32,
     in_vain: u32,
     skip: u32,
     in_a_row: u32,
@@ -52,7 +54,7 @@ impl Patience {
         let one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
         Self {
             last: 0,
-            undisturbed: false,
+            undisturbed: 0,
             in_vain: 0,
             skip: 0,
             in_a_row: 0,
@@ -64,7 +66,11 @@ impl Patience {
     /// A message came.
     pub(super) fn came(&mut self) {
         let before = self.company.0.fetch_add(1, Ordering::Relaxed);
-        self.undisturbed = before == self.last;
+        self.undisturbed = if before == self.last {
+            self.undisturbed.saturating_add(1)
+        } else {
+            0
+        };
         self.last = before + 1;
     }
 
@@ -75,7 +81,7 @@ impl Patience {
 
     /// What to do now that nothing is there and the peer has the word.
     pub(super) fn advice(&mut self) -> Advice {
-        if self.one_core || !self.undisturbed || self.is_disturbed() {
+        if self.one_core || self.undisturbed < UNDISTURBED || self.is_disturbed() {
             return Advice::Sleep;
         }
         if self.skip > 0 {
@@ -116,6 +122,7 @@ mod tests {
     #[test]
     fn who_asks_again_at_once_is_waited_for_and_others_get_their_turn() {
         let mut one = patience(&Company::default());
+        (0..UNDISTURBED).for_each(|_| one.came());
         let mut looks = 0;
         for _ in 0..10 * IN_A_ROW {
             one.came();
@@ -134,6 +141,7 @@ mod tests {
     #[test]
     fn who_takes_its_time_is_waited_for_ever_more_seldom() {
         let mut one = patience(&Company::default());
+        (0..UNDISTURBED).for_each(|_| one.came());
         let mut looks = 0;
         for _ in 0..10_000 {
             one.came();
@@ -161,13 +169,12 @@ mod tests {
             other.came();
             assert_eq!((one.advice(), other.advice()), (Advice::Sleep, Advice::Sleep));
         }
-        other.came();
+        (0..UNDISTURBED).for_each(|_| other.came());
         assert_eq!((one.advice(), other.advice()), (Advice::Sleep, Advice::Look));
         assert!(!other.is_disturbed());
         one.came();
         assert!(other.is_disturbed());
-        other.came();
-        other.came();
+        (0..=UNDISTURBED).for_each(|_| other.came());
         assert_eq!(other.advice(), Advice::Look);
         other.one_core = true;
         assert_eq!(other.advice(), Advice::Sleep);
