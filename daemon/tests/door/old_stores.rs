@@ -5,11 +5,12 @@ use std::path::Path;
 
 use crate::client::{all_outputs, remote_program, succeeds};
 use crate::common::{config, connect, log, submit, watch};
-use nixci_daemon::start;
+use nixci_daemon::{Running, start};
 use nixci_protocol::nixci::control::LogOf;
 use nixci_protocol::nixci::outcome::{FailureClass, Outcome, Success};
 use nixci_store::testing::{NixVersion, TestDaemon, TestDrv};
 use rstest::rstest;
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -37,12 +38,8 @@ async fn capped(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpi
     to.shutdown().await
 }
 
-#[rstest]
-#[case::before_results(NixVersion::V2_8, 33)]
-#[case::before_outputs(NixVersion::V2_26, 27)]
-#[case::before_results_of_the_newest(NixVersion::V2_34, 33)]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_of_an_old_protocol_builds_and_is_read(#[case] version: NixVersion, #[case] minor: u8) {
+/// A daemon in front of a store that speaks no more than this.
+async fn in_front_of(version: NixVersion, minor: u8) -> (TestDaemon, TempDir, Running) {
     let store = TestDaemon::start(version);
     let home = tempfile::tempdir().unwrap();
     let socket = home.path().join("capped");
@@ -50,6 +47,16 @@ async fn a_store_of_an_old_protocol_builds_and_is_read(#[case] version: NixVersi
     let mut config = config(home.path(), &store, 2);
     config.stores[0].uri = format!("unix://{}", socket.display());
     let daemon = start(config).await.unwrap();
+    (store, home, daemon)
+}
+
+#[rstest]
+#[case::before_results(NixVersion::V2_8, 33)]
+#[case::before_outputs(NixVersion::V2_26, 27)]
+#[case::before_results_of_the_newest(NixVersion::V2_34, 33)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_an_old_protocol_builds_and_is_read(#[case] version: NixVersion, #[case] minor: u8) {
+    let (store, home, daemon) = in_front_of(version, minor).await;
 
     let client = TestDaemon::start(NixVersion::NEWEST);
     let graph = [
@@ -106,13 +113,7 @@ async fn a_store_of_an_old_protocol_builds_and_is_read(#[case] version: NixVersi
 #[case::the_least(NixVersion::V2_34, 18)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_no_uploads_is_named(#[case] version: NixVersion, #[case] minor: u8) {
-    let store = TestDaemon::start(version);
-    let home = tempfile::tempdir().unwrap();
-    let socket = home.path().join("capped");
-    cap(UnixListener::bind(&socket).unwrap(), store.socket().as_ref(), minor);
-    let mut config = config(home.path(), &store, 2);
-    config.stores[0].uri = format!("unix://{}", socket.display());
-    let daemon = start(config).await.unwrap();
+    let (_store, _home, daemon) = in_front_of(version, minor).await;
     let client = TestDaemon::start(NixVersion::NEWEST);
     let drvs = client.instantiate("old-store", &[TestDrv::good("base")]);
     let mut door = connect(&daemon.socket).await;
