@@ -48,19 +48,21 @@ impl Pipe {
     ) -> Poll<io::Result<u64>> {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         if self.held == 0 {
-            let taken = from.poll_with(cx, Interest::READABLE, |socket| self.fill(socket, left));
+            let taken = from
+                .0
+                .poll_with(cx, Interest::READABLE, |socket| self.fill(socket, left));
             self.held = ready!(taken)?;
             if self.held == 0 {
                 return Poll::Ready(Ok(0));
             }
         }
         let mut to_move = self.held;
-        let passed = to.poll_with(cx, Interest::WRITABLE, |socket| {
+        let passed = to.0.poll_with(cx, Interest::WRITABLE, |socket| {
             let moved = splice(&self.read, None, socket, None, to_move, FLAGS);
             // While the receiver is busy the sender is not to wait for it: what has come is taken as long as there is
             // room. Whether the socket is empty or the pipe full does not matter here.
             if moved.is_err() && to_move < ROOM / 2 {
-                let more = from.with(|socket| self.fill(socket, left - to_move));
+                let more = from.0.with(|socket| self.fill(socket, left - to_move));
                 to_move += more.unwrap_or(0);
             }
             moved

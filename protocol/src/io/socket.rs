@@ -24,18 +24,18 @@ const MESSAGE: usize = 4 * 1024;
 
 /// The reading half of a socket.
 #[derive(Debug)]
-pub struct SocketReader(Arc<Socket>);
+pub struct SocketReader(pub(super) Arc<Socket>);
 
 /// The writing half of a socket. The socket is closed when both halves are dropped; dropping this one says the end.
 #[derive(Debug)]
-pub struct SocketWriter(Arc<Socket>);
+pub struct SocketWriter(pub(super) Arc<Socket>);
 
 /// Looks at a socket that nobody reads from.
 #[derive(Debug, Clone)]
 pub struct SocketWatch(Arc<Socket>);
 
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     /// Locked within a poll only.
     state: Mutex<State>,
 }
@@ -74,6 +74,21 @@ pub fn socket(stream: UnixStream, company: &Company) -> (SocketReader, SocketWri
 }
 
 impl Socket {
+    /// Does something with the socket as soon as it can be done.
+    pub(super) fn poll_with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        act: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.lock().poll_with(cx, interest, act)
+    }
+
+    /// Does something with the socket, now.
+    pub(super) fn with<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> io::Result<T> {
+        self.lock().with(act)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -244,19 +259,6 @@ impl SocketReader {
         SocketWatch(self.0.clone())
     }
 
-    pub(super) fn poll_with<T>(
-        &self,
-        cx: &mut Context<'_>,
-        interest: Interest,
-        act: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        self.0.lock().poll_with(cx, interest, act)
-    }
-
-    pub(super) fn with<T>(&self, act: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<T>) -> io::Result<T> {
-        self.0.lock().with(act)
-    }
-
     /// Takes what is there, without waiting; none when nothing is.
     pub(super) fn take_now(&mut self, out: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
         let mut state = self.0.lock();
@@ -270,7 +272,7 @@ impl SocketWatch {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let looked = self.0.lock().with(|socket| recv(socket, &mut [0], flags).map(drop));
+        let looked = self.0.with(|socket| recv(socket, &mut [0], flags).map(drop));
         would_block(looked).is_none()
     }
 }
@@ -285,16 +287,7 @@ impl SocketWriter {
     /// Lets the system hold so many bytes that the peer has not read yet, or as many as it is ready to.
     pub(super) fn widen(&self, bytes: usize) {
         // More is only faster.
-        let _ = self.0.lock().with(|socket| set_socket_send_buffer_size(socket, bytes));
-    }
-
-    pub(super) fn poll_with<T>(
-        &self,
-        cx: &mut Context<'_>,
-        interest: Interest,
-        act: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        self.0.lock().poll_with(cx, interest, act)
+        let _ = self.0.with(|socket| set_socket_send_buffer_size(socket, bytes));
     }
 }
 

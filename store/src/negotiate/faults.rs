@@ -1,24 +1,12 @@
 //! The machine where the world is not as it should be: validity that changes meanwhile, circles, and a million paths.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
-use nixci_protocol::types::StorePath;
 use proptest::prelude::*;
 
+use super::tests::{Graph, node, path};
 use super::{Negotiation, Step};
-
-type Graph = BTreeMap<usize, Vec<usize>>;
-
-fn path(node: usize) -> StorePath {
-    let mut digest = [0; 20];
-    digest[..8].copy_from_slice(&(node as u64).to_le_bytes());
-    StorePath::new(digest, "node").unwrap()
-}
-
-fn node(path: &StorePath) -> usize {
-    u64::from_le_bytes(path.digest()[..8].try_into().unwrap()) as usize
-}
 
 fn reached(graph: &Graph, from: &[usize]) -> BTreeSet<usize> {
     let mut seen = BTreeSet::new();

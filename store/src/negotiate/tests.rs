@@ -11,15 +11,15 @@ use super::*;
 use crate::derivation::Derivation;
 use crate::testing::recorded::{self, Set};
 
-type Graph = BTreeMap<usize, Vec<usize>>;
+pub(super) type Graph = BTreeMap<usize, Vec<usize>>;
 
-fn path(node: usize) -> StorePath {
+pub(super) fn path(node: usize) -> StorePath {
     let mut digest = [0; 20];
     digest[..8].copy_from_slice(&(node as u64).to_le_bytes());
     StorePath::new(digest, "node").unwrap()
 }
 
-fn node(path: &StorePath) -> usize {
+pub(super) fn node(path: &StorePath) -> usize {
     u64::from_le_bytes(path.digest()[..8].try_into().unwrap()) as usize
 }
 
