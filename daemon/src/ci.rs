@@ -6,7 +6,9 @@ use nixci_protocol::nixci::control::{
     Accepted, AttemptId, Begun, BuildDetail, Changed, Collected, EvaluationId, EvaluationSummary, Event, Info,
     JobStatus, LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Target,
 };
+use nixci_protocol::nixci::report::StatusReport;
 use nixci_protocol::nixci::verdict::Verdict;
+use nixci_store::index::statuses;
 use serde::Serialize;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -170,6 +172,17 @@ impl Ci {
         steer::stores(&self.core).await
     }
 
+    /// What is shown of an evaluation on forges; with `again` all of it is sent once more.
+    pub async fn report(&self, which: &Selector, _again: bool) -> Result<Vec<StatusReport>, CiError> {
+        let evaluation = self.reader.find(which).await?.id;
+        let rows = self
+            .core
+            .index
+            .read(move |conn| statuses::of_evaluation(conn, evaluation))
+            .await?;
+        Ok(rows.into_iter().map(statuses::StatusRow::report).collect())
+    }
+
     /// Forgets old evaluations and collects what nobody needs of the spool, or says what that would be. Only for whom
     /// the daemon trusts.
     pub async fn collect_garbage(&self, who: &Principal, dry_run: bool) -> Result<Collected, CiError> {
@@ -201,6 +214,7 @@ impl Ci {
             Request::Stores => one(&self.stores().await),
             Request::Build { drv_path } => one(&self.build(&drv_path).await?),
             Request::Projects => one(&self.projects().await?),
+            Request::Report { which, again } => one(&self.report(&which, again).await?),
             Request::CollectGarbage { dry_run } => one(&self.collect_garbage(who, dry_run).await?),
         }
     }

@@ -13,6 +13,7 @@ use nixci_store::spool::Spool;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::config::{self, Config};
+use crate::forge::Forges;
 use crate::forward::Holders;
 use crate::objects::Objects;
 use crate::read::Told;
@@ -42,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) attendance: Attendance,
     /// Connections that keep what open evaluations need from being collected.
     pub(crate) holders: Holders,
+    /// Who is told of verdicts.
+    pub(crate) forges: Forges,
     /// Clients that wait for builds.
     pub(crate) requests: Requests,
     /// Evaluations that got jobs or changed their state. Lossy: who lags looks again.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nixci_store::{index, spool};
 
 use crate::config::ConfigError;
+use crate::forge::OpenError;
 use crate::principal::TokenError;
 use crate::read::ReadError;
 
@@ -44,6 +45,9 @@ pub enum StartError {
     /// The hash of a token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Forges cannot be used as they are configured.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Forges(Vec<OpenError>),
     /// An address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Bind {

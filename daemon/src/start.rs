@@ -21,6 +21,7 @@ use crate::config::{self, Config};
 use crate::core::{BuildStore, Core};
 use crate::door::Door;
 use crate::error::{StartError, told};
+use crate::forge::Forges;
 use crate::forward::Holders;
 use crate::http::Guard;
 use crate::http::cache::Cache;
@@ -67,6 +68,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let readers = readers(&config)?;
     let guard = Guard::new(config.listen.http_read, Tokens::load(&config.tokens)?);
     let keys = config.keys.read()?;
+    let forges = Forges::open(&config.forges).map_err(StartError::Forges)?;
     let (index, spool, logs) = open(&config).await?;
     let spool = spool.trusting(config.keys.trusted_with(&keys));
     for key in &keys {
@@ -103,10 +105,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         logs,
         scheduler,
         stores,
-        pages: http_addr.map(|address| format!("http://{address}")),
+        pages: http_addr.map(|address| config.listen.url.clone().unwrap_or_else(|| format!("http://{address}"))),
         stop,
         attendance: Attendance::default(),
         holders: Holders::default(),
+        forges,
         requests: Requests::default(),
         evaluations_changed: tokio::sync::broadcast::channel(EVALUATION_CHANGES).0,
         config: Arc::new(config),

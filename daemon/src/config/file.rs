@@ -1,6 +1,8 @@
 //! The text form of the configuration and its checks.
 
 mod cache;
+mod forge;
+mod project;
 mod retention;
 
 use std::collections::BTreeSet;
@@ -16,12 +18,14 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use self::cache::CacheTable;
+use self::forge::ForgeTable;
+use self::project::ProjectTable;
 use self::retention::RetentionTable;
 use super::defaults::{self, Surroundings};
 use super::error::Problem;
 use super::tokens::{TokenTable, tokens};
 use super::users::Users;
-use super::{Config, Dispatch, HttpRead, KeyFile, Keys, Limits, Listen, Store, Writes, duration, keys};
+use super::{Config, Dispatch, HttpRead, Keys, Limits, Listen, SecretFile, Store, Writes, duration, keys};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +39,8 @@ struct File {
     token: Option<Vec<TokenTable>>,
     cache: Option<CacheTable>,
     keys: Option<KeysTable>,
+    forge: Option<Vec<ForgeTable>>,
+    project: Option<Vec<ProjectTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -43,6 +49,7 @@ struct ListenTable {
     socket: Option<Spanned<PathBuf>>,
     mode: Option<Spanned<String>>,
     http: Option<Spanned<String>>,
+    url: Option<Spanned<String>>,
     writes: Option<Spanned<String>>,
     trusted_users: Option<Vec<Users>>,
     allowed_users: Option<Vec<Users>>,
@@ -113,8 +120,21 @@ impl Check<'_> {
         before.matches('\n').count() + 1
     }
 
+    /// A file with a secret, and the line that names it.
+    pub(super) fn secret(&self, file: Spanned<PathBuf>) -> SecretFile {
+        SecretFile {
+            line: Some(self.line(file.span().start)),
+            path: file.into_inner(),
+        }
+    }
+
     /// The value, or its default with a problem noted.
-    fn value<T, R>(&mut self, given: Option<Spanned<T>>, default: R, read: impl FnOnce(&T) -> Result<R, String>) -> R {
+    pub(super) fn value<T, R>(
+        &mut self,
+        given: Option<Spanned<T>>,
+        default: R,
+        read: impl FnOnce(&T) -> Result<R, String>,
+    ) -> R {
         let Some(given) = given else { return default };
         match read(given.get_ref()) {
             Ok(value) => value,
@@ -158,6 +178,10 @@ impl Check<'_> {
                 ("keys", DeValue::Table(table)) => self.known::<KeysTable>(table, "in [keys]"),
                 ("store", DeValue::Array(stores)) => self.known_in_each::<StoreTable>(stores, "in [[store]]"),
                 ("token", DeValue::Array(tokens)) => self.known_in_each::<TokenTable>(tokens, "in [[token]]"),
+                ("forge", DeValue::Array(forges)) => self.known_in_each::<ForgeTable>(forges, "in [[forge]]"),
+                ("project", DeValue::Array(projects)) => {
+                    self.known_in_each::<ProjectTable>(projects, "in [[project]]");
+                }
                 ("cache", DeValue::Table(table)) => self.known::<CacheTable>(table, "in [cache]"),
                 _ => {}
             }
@@ -221,6 +245,8 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
     let retention = retention::resolve(file.retention.unwrap_or_default(), check);
     let tokens = tokens(file.token, check);
     let cache = cache::resolve(file.cache.unwrap_or_default(), check);
+    let forges = forge::resolve(file.forge.unwrap_or_default(), check);
+    let projects = project::resolve(file.project.unwrap_or_default(), &forges, check);
     let keys = signing(file.keys.unwrap_or_default(), check);
     Some(Config {
         state_dir: state_dir?,
@@ -232,16 +258,15 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
         tokens,
         cache,
         keys,
+        forges,
+        projects,
     })
 }
 
 fn signing(table: KeysTable, check: &mut Check<'_>) -> Keys {
     let mut keys = Keys::default();
     for file in table.secret_key_files.unwrap_or_default() {
-        keys.secret_key_files.push(KeyFile {
-            line: Some(check.line(file.span().start)),
-            path: file.into_inner(),
-        });
+        keys.secret_key_files.push(check.secret(file));
     }
     for text in table.trusted_public_keys.unwrap_or_default() {
         match text.get_ref().parse() {
@@ -302,6 +327,7 @@ fn listen(table: ListenTable, around: &Surroundings, check: &mut Check<'_>) -> O
                 .map(Some)
                 .map_err(|_| format!("`http` is `{text}`; write an address like \"127.0.0.1:8473\", or \"off\""))
         }),
+        url: check.value(table.url, None, |text| forge::web_address("url", text).map(Some)),
         writes: check.value(table.writes, Writes::Spool, |text| match text.as_str() {
             "spool" => Ok(Writes::Spool),
             "through" => Ok(Writes::Through),

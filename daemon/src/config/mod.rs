@@ -7,7 +7,10 @@ mod defaults;
 mod duration;
 mod error;
 mod file;
+mod forge;
 mod keys;
+mod project;
+mod secret;
 mod signing;
 mod size;
 mod tokens;
@@ -21,7 +24,10 @@ use nixci_protocol::types::StoreDir;
 use nixci_protocol::wire::Limits as WireLimits;
 
 pub use error::{ConfigError, Problem};
-pub use signing::{KeyFile, Keys};
+pub use forge::{Forge, ForgeAuth, ForgeKind, Form};
+pub use project::{ContextNames, Detail, Project};
+pub use secret::{SecretError, SecretFile};
+pub use signing::Keys;
 pub use tokens::{HashFrom, Right, Token};
 pub use users::Users;
 
@@ -47,6 +53,10 @@ pub struct Config {
     pub cache: Cache,
     /// Whose signatures count, and with which keys nixci signs.
     pub keys: Keys,
+    /// Who is told of verdicts; names are unique.
+    pub forges: Vec<Forge>,
+    /// Which projects are told where. The first that fits counts.
+    pub projects: Vec<Project>,
 }
 
 /// What is listened on, and what is done with what arrives.
@@ -58,6 +68,8 @@ pub struct Listen {
     pub mode: u32,
     /// The address of pages and API; none when HTTP is off. Port 0 takes a free one.
     pub http: Option<SocketAddr>,
+    /// The address of the pages as the world knows it, without a trailing slash: that of the proxy in front.
+    pub url: Option<String>,
     /// What stock clients' writes do.
     pub writes: Writes,
     /// Who may ask over HTTP.
@@ -220,6 +232,7 @@ impl Config {
                 socket: folder.join("socket"),
                 mode: 0o600,
                 http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+                url: None,
                 writes: Writes::Spool,
                 http_read: HttpRead::Everyone,
                 trusted_users: around.trusted_users(),
@@ -239,6 +252,8 @@ impl Config {
             tokens: Vec::new(),
             cache: Cache::default(),
             keys: Keys::default(),
+            forges: Vec::new(),
+            projects: Vec::new(),
         }
     }
 }

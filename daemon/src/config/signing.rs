@@ -1,52 +1,36 @@
 //! `[keys]`: whose signatures count, and with which keys nixci signs.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nixci_protocol::types::{PublicKey, SecretKey};
+use secrecy::ExposeSecret as _;
 
 use super::error::{ConfigError, Problem};
-
-/// The largest file that is read as a key. One takes about 100 bytes.
-const KEY_FILE_BYTES: u64 = 4_096;
-/// Everybody may read it.
-const READABLE_BY_EVERYBODY: u32 = 0o004;
+use super::secret::{SecretFile, SecretProblem};
 
 /// Whose signatures count, and with which keys nixci signs.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
     /// Where the secret keys are. They are read at the start, not when the configuration is checked, which may be
     /// done where they are not.
-    pub secret_key_files: Vec<KeyFile>,
+    pub secret_key_files: Vec<SecretFile>,
     /// Keys whose signatures prove what others upload.
     pub trusted_public_keys: Vec<PublicKey>,
     /// The configuration that names them, for errors.
     pub(super) named_in: Option<PathBuf>,
 }
 
-/// A file with one secret key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyFile {
-    /// Its path; a relative one is that of a systemd credential.
-    pub path: PathBuf,
-    /// The line of the configuration that names it.
-    pub line: Option<usize>,
-}
-
 impl Keys {
     /// Reads the secret keys. Every file that cannot be used is told, with the line that names it.
     pub(crate) fn read(&self) -> Result<Vec<SecretKey>, ConfigError> {
-        let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-        self.read_with(credentials.as_deref())
+        self.read_with(super::secret::credentials().as_deref())
     }
 
     fn read_with(&self, credentials: Option<&Path>) -> Result<Vec<SecretKey>, ConfigError> {
         let mut keys: Vec<SecretKey> = Vec::new();
         let mut problems = Vec::new();
         for file in &self.secret_key_files {
-            let read = file.read(credentials).and_then(|key| {
+            let read = read(file, credentials).and_then(|key| {
                 if keys.iter().any(|other| other.name() == key.name()) {
                     let name = key.name().escape_debug().to_string();
                     return Err(format!("there is another key named `{name}`; names must differ"));
@@ -78,62 +62,20 @@ impl Keys {
     }
 }
 
-impl KeyFile {
-    fn read(&self, credentials: Option<&Path>) -> Result<SecretKey, String> {
-        let path = self.found(credentials)?;
-        let failed = |error: std::io::Error| {
-            format!("failed to read it: {error}; make one with `nix key generate-secret --key-name NAME`")
-        };
-        // Opened without waiting for the other end of what turns out to be a pipe.
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
-        let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())
-            .map_err(|error| failed(error.into()))
-            .map(File::from)?;
-        let about = file.metadata().map_err(failed)?;
-        if !about.is_file() {
-            return Err("it is not a plain file".to_owned());
-        }
-        let mode = about.permissions().mode();
-        if mode & READABLE_BY_EVERYBODY != 0 {
-            return Err(format!(
-                "everybody can read it (mode {:04o}); run `chmod 600` on it, and make a new key if others had access",
-                mode & 0o7777
-            ));
-        }
-        let mut text = String::new();
-        file.take(KEY_FILE_BYTES + 1)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
-        if text.len() as u64 > KEY_FILE_BYTES {
-            return Err(format!(
-                "it has more than {KEY_FILE_BYTES} bytes, and a key has about 100"
-            ));
-        }
-        text.trim()
-            .parse()
-            .map_err(|error: nixci_protocol::types::KeyError| error.to_string())
-    }
-
-    fn found(&self, credentials: Option<&Path>) -> Result<PathBuf, String> {
-        if self.path.is_absolute() {
-            return Ok(self.path.clone());
-        }
-        let is_name = self.path.components().all(|part| matches!(part, Component::Normal(_)));
-        match credentials {
-            _ if !is_name => Err("it is neither an absolute path nor the name of a systemd credential".to_owned()),
-            Some(dir) => Ok(dir.join(&self.path)),
-            None => Err(
-                "it is a relative path, which names a systemd credential, and there is no $CREDENTIALS_DIRECTORY; \
-                 add `LoadCredential=` to the unit, or name it by an absolute path"
-                    .to_owned(),
-            ),
-        }
-    }
+fn read(file: &SecretFile, credentials: Option<&Path>) -> Result<SecretKey, String> {
+    let text = file.read_in(credentials).map_err(|error| match error.kind {
+        SecretProblem::Unreadable(_) => format!("{error}; make one with `nix key generate-secret --key-name NAME`"),
+        SecretProblem::Open(_) | SecretProblem::Other(_) => error.to_string(),
+    })?;
+    text.expose_secret()
+        .parse()
+        .map_err(|error: nixci_protocol::types::KeyError| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::Config;
     use super::*;
@@ -185,7 +127,7 @@ mod tests {
             key(folder.path(), "public", &secret.public().to_string(), 0o600),
             key(folder.path(), "torn", &exposed[..40], 0o600),
             key(folder.path(), "same", &exposed, 0o600),
-            key(folder.path(), "long", &"x".repeat(5_000), 0o600),
+            key(folder.path(), "long", &"x".repeat(20_000), 0o600),
             folder.path().join("absent").display().to_string(),
             folder.path().display().to_string(),
             "credential".to_owned(),
@@ -199,7 +141,7 @@ mod tests {
             "it is the public key \"a-1\"; the secret key it belongs to is needed",
             "it is not a secret key: expected a name, a colon and 64 bytes in base 64",
             "there is another key named `a-1`",
-            "it has more than 4096 bytes",
+            "it has more than 16384 bytes",
             "failed to read it: No such file",
             "it is not a plain file",
             "there is no $CREDENTIALS_DIRECTORY",

@@ -102,6 +102,13 @@ pub enum Request {
     },
     /// The projects, by name. → `Vec<ProjectSummary>`
     Projects,
+    /// What is shown of an evaluation on forges, and what they have of it. → `Vec<StatusReport>`
+    Report {
+        /// Which.
+        which: Selector,
+        /// Whether to send all of it again first, also what a forge has refused.
+        again: bool,
+    },
     /// Forgets old evaluations and collects what nobody needs of the daemon's own spool; only for users it trusts.
     /// → [`Collected`]
     CollectGarbage {

@@ -4,6 +4,7 @@ pub mod attr_path;
 pub mod control;
 mod messages;
 pub mod outcome;
+pub mod report;
 mod roots;
 pub mod verdict;
 

@@ -38,6 +38,7 @@ pub mod paths;
 pub mod prune;
 mod readers;
 mod schema;
+pub mod statuses;
 mod writer;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0001-first.sql")),
     M::up(include_str!("migrations/0002-signing.sql")),
     M::up(include_str!("migrations/0003-realised-as.sql")),
+    M::up(include_str!("migrations/0004-forges.sql")),
 ];
 
 /// All migrations, oldest first.

@@ -1,0 +1,300 @@
+//! Forges: one folder each. A client here sends what it is given and says what came of it; what is sent when, and what
+//! is done after an error, is decided in [`report`](crate::report).
+
+pub mod forgejo;
+pub mod github;
+pub mod gitlab;
+mod http;
+pub mod webhook;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixci_protocol::nixci::attr_path::AttrPath;
+use nixci_protocol::nixci::control::EvaluationId;
+use nixci_protocol::nixci::report::{StatusContent, StatusRole, StatusState};
+
+use crate::config::{self, ForgeKind, SecretError};
+
+pub(crate) use http::Http;
+
+/// One status on its way to a forge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The repository: `owner/name`, `group/subgroup/name`.
+    pub repository: String,
+    /// The commit, all its digits.
+    pub commit: String,
+    /// The name it is known by.
+    pub context: String,
+    /// Which of an evaluation's statuses it is.
+    pub role: StatusRole,
+    /// The evaluation it is of.
+    pub evaluation: EvaluationId,
+    /// Its job, where it is of one.
+    pub attr: Option<AttrPath>,
+    /// What it says.
+    pub content: StatusContent,
+    /// Our own name of it, which a forge that takes one gives back: the same for every content of this status.
+    pub external_id: String,
+    /// The forge's number of it, where it told one before.
+    pub remote_id: Option<String>,
+    /// What the forge has confirmed last.
+    pub sent_state: Option<StatusState>,
+    /// The branch, where it is known.
+    pub git_ref: Option<String>,
+    /// The number of the pull request, where there is one.
+    pub pull_request: Option<u64>,
+    /// Whether the verdict shall be a comment on it too.
+    pub comment: bool,
+}
+
+/// A forge took a status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Its number there, for the next time.
+    pub remote_id: Option<String>,
+    /// What it said of how much more it takes.
+    pub quota: Quota,
+}
+
+/// What a forge said of how much more it takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Requests that are left.
+    pub remaining: Option<u64>,
+    /// When there are more.
+    pub reset_in: Option<Duration>,
+}
+
+/// Why a status was not taken. Every text names the forge and what to do, in one line, and no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Too much was asked of it; nothing more is taken before this time is over.
+    #[error("{why}")]
+    Limited {
+        /// How long to wait; none where it did not say.
+        wait: Option<Duration>,
+        /// In words.
+        why: String,
+    },
+    /// It did not happen, and may work later: no connection, 5xx before anything was done.
+    #[error("{why}")]
+    Failed {
+        /// In words.
+        why: String,
+    },
+    /// It may have happened: the answer was lost. Look before it is sent again.
+    #[error("{why}")]
+    Lost {
+        /// In words.
+        why: String,
+    },
+    /// It will not happen before something changes.
+    #[error("{why}")]
+    Refused {
+        /// What else would be refused for the same reason.
+        scope: Scope,
+        /// In words.
+        why: String,
+    },
+}
+
+/// What a refusal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// This status alone: a 422 for its name, its number, its length.
+    Status,
+    /// Everything of this repository: it is not there, or we may not write to it.
+    Repository,
+    /// Everything at this forge: it does not know us.
+    Forge,
+}
+
+/// A pull request as its forge knows it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullRequest {
+    /// Its number.
+    pub number: u64,
+    /// The commit at its head.
+    pub head: String,
+    /// Its branch.
+    pub head_ref: Option<String>,
+    /// The commit it is to be merged into.
+    pub base: Option<String>,
+    /// The branch it is to be merged into.
+    pub base_ref: Option<String>,
+    /// Whether it is open.
+    pub is_open: bool,
+    /// Whether its head is in another repository.
+    pub is_fork: bool,
+}
+
+/// A run of a workflow as its forge knows it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkflowRun {
+    /// The commit it runs for; of a pull request its head.
+    pub head: String,
+    /// What started it.
+    pub event: String,
+    /// Its branch.
+    pub head_branch: Option<String>,
+    /// Pull requests it is for, as far as the forge tells: none of forks.
+    pub pull_requests: Vec<u64>,
+}
+
+/// Why a forge cannot be used as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file with a secret cannot be used.
+    #[error("forge `{forge}`: {what} {path}: {source}", path = .path.display())]
+    Secret {
+        /// The forge.
+        forge: String,
+        /// What the file is to hold.
+        what: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: SecretError,
+    },
+    /// Something else.
+    #[error("forge `{forge}`: {why}")]
+    Other {
+        /// The forge.
+        forge: String,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+/// A forge that can be talked to.
+#[derive(Debug)]
+pub enum Client {
+    /// GitHub.
+    GitHub(github::GitHub),
+    /// Forgejo and Gitea.
+    Forgejo(forgejo::Forgejo),
+    /// GitLab.
+    GitLab(gitlab::GitLab),
+    /// Anybody who takes the verdict as JSON.
+    Webhook(webhook::Webhook),
+}
+
+impl Client {
+    /// Reads the secrets it needs; asks nobody. Blocks.
+    pub fn open(forge: &config::Forge) -> Result<Self, OpenError> {
+        Ok(match forge.kind {
+            ForgeKind::GitHub => Self::GitHub(github::GitHub::open(forge)?),
+            ForgeKind::Forgejo | ForgeKind::Gitea => Self::Forgejo(forgejo::Forgejo::open(forge)?),
+            ForgeKind::GitLab => Self::GitLab(gitlab::GitLab::open(forge)?),
+            ForgeKind::Webhook => Self::Webhook(webhook::Webhook::open(forge)?),
+        })
+    }
+
+    /// Makes a status say what it is to say. May be repeated with the same content. Cancelling leaves open whether it
+    /// happened.
+    pub async fn send(&self, status: &Outgoing) -> Result<Sent, SendError> {
+        match self {
+            Self::GitHub(forge) => forge.send(status).await,
+            Self::Forgejo(forge) => forge.send(status).await,
+            Self::GitLab(forge) => forge.send(status).await,
+            Self::Webhook(forge) => forge.send(status).await,
+        }
+    }
+
+    /// Whether the forge has exactly this content, after an answer was lost; with its number there, where it has one.
+    /// None: it has not, and it is to be sent again.
+    pub async fn look_up(&self, status: &Outgoing) -> Result<Option<Sent>, SendError> {
+        match self {
+            Self::GitHub(forge) => forge.look_up(status).await,
+            Self::Forgejo(forge) => forge.look_up(status).await,
+            Self::GitLab(forge) => forge.look_up(status).await,
+            Self::Webhook(forge) => forge.look_up(status).await,
+        }
+    }
+
+    /// A pull request as it is now; none where there is no such.
+    pub async fn pull_request(&self, repository: &str, number: u64) -> Result<Option<PullRequest>, SendError> {
+        match self {
+            Self::GitHub(forge) => forge.pull_request(repository, number).await,
+            Self::Forgejo(forge) => forge.pull_request(repository, number).await,
+            Self::GitLab(forge) => forge.pull_request(repository, number).await,
+            Self::Webhook(_) => Ok(None),
+        }
+    }
+
+    /// A run of a workflow; none where there is no such, or the forge has none.
+    pub async fn workflow_run(&self, repository: &str, run: u64) -> Result<Option<WorkflowRun>, SendError> {
+        match self {
+            Self::GitHub(forge) => forge.workflow_run(repository, run).await,
+            Self::Forgejo(_) | Self::GitLab(_) | Self::Webhook(_) => Ok(None),
+        }
+    }
+
+    /// Asks the forge who we are there, and whether we may do what is configured: a line for `nixci doctor`.
+    pub async fn check(&self) -> Result<String, SendError> {
+        match self {
+            Self::GitHub(forge) => forge.check().await,
+            Self::Forgejo(forge) => forge.check().await,
+            Self::GitLab(forge) => forge.check().await,
+            Self::Webhook(forge) => forge.check().await,
+        }
+    }
+}
+
+/// All forges, by their names in the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Forges {
+    known: Arc<BTreeMap<String, (config::Forge, Client)>>,
+}
+
+impl Forges {
+    /// Opens every forge of a configuration. Blocks. All that cannot be used are told.
+    pub fn open(forges: &[config::Forge]) -> Result<Self, Vec<OpenError>> {
+        let mut known = BTreeMap::new();
+        let mut errors = Vec::new();
+        for forge in forges {
+            match Client::open(forge) {
+                Ok(client) => {
+                    known.insert(forge.name.clone(), (forge.clone(), client));
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() {
+            Ok(Self { known: Arc::new(known) })
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The client of a forge.
+    #[must_use]
+    pub fn client(&self, name: &str) -> Option<&Client> {
+        self.known.get(name).map(|(_, client)| client)
+    }
+
+    /// How a forge is configured.
+    #[must_use]
+    pub fn config(&self, name: &str) -> Option<&config::Forge> {
+        self.known.get(name).map(|(forge, _)| forge)
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&config::Forge, &Client)> {
+        self.known.values().map(|(forge, client)| (forge, client))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Status => "status",
+            Self::Repository => "repository",
+            Self::Forge => "forge",
+        })
+    }
+}
