@@ -16,6 +16,7 @@ mod derivations;
 pub mod fuzz;
 mod gate;
 mod nix;
+pub mod peers;
 mod process;
 pub mod recorded;
 mod service;
