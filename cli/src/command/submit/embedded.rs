@@ -31,7 +31,8 @@ impl Embedded {
             | StartError::Bind { .. }
             | StartError::Open { .. }
             | StartError::Store { .. }
-            | StartError::Token(_) => Problem::failed(chain(&error)),
+            | StartError::Token(_)
+            | StartError::Forges(_) => Problem::failed(chain(&error)),
         })?;
         Ok(Self { running })
     }
