@@ -11,6 +11,7 @@ mod connect;
 mod context;
 mod evaluate;
 mod exit;
+mod identity;
 mod progress;
 mod render;
 mod select;
