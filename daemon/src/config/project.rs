@@ -65,7 +65,7 @@ impl Default for ContextNames {
 pub(super) const PLACES: [&str; 7] = ["attr", "set", "kind", "system", "name", "project", "forge"];
 
 /// The longest name of a status: more than that no forge takes or shows.
-pub const CONTEXT_CHARS: usize = 200;
+pub(crate) const CONTEXT_CHARS: usize = 200;
 
 impl Project {
     /// Whether it is about this project.
@@ -82,8 +82,7 @@ impl Project {
 }
 
 /// Whether a text is what a pattern says, in which `*` stands for any text, also none.
-#[must_use]
-pub fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else {

@@ -166,7 +166,7 @@ impl Answer {
         let why = format!("`{forge}` did not take {what}: {}", self.said());
         let is_limit = self.wait().is_some() || self.status == StatusCode::TOO_MANY_REQUESTS;
         match self.status.as_u16() {
-            403 | 429 if is_limit => SendError::Limited { wait: self.wait(), why },
+            403 | 429 | 503 if is_limit => SendError::Limited { wait: self.wait(), why },
             401 => SendError::Refused {
                 scope: Scope::Forge,
                 why,
@@ -180,7 +180,6 @@ impl Answer {
                 scope: Scope::Status,
                 why,
             },
-            503 if is_limit => SendError::Limited { wait: self.wait(), why },
             // A gateway may have lost the answer of something that was done.
             _ => SendError::Lost { why },
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::client::{all_outputs, nix, remote_program, succeeds};
 use crate::common::{body_for, config, connect, connect_stock, submit, try_connect, watch};
-use nixci_daemon::config::{KeyFile, Writes};
+use nixci_daemon::config::{SecretFile, Writes};
 use nixci_daemon::{Config, Running, start};
 use nixci_protocol::client::Connection;
 use nixci_protocol::nixci::AddClosure;
@@ -30,7 +30,7 @@ pub(crate) fn key_file(folder: &Path, text: &str) -> PathBuf {
 }
 
 pub(crate) fn signing(mut config: Config, keys: &[&Path]) -> Config {
-    let file = |path: &&Path| KeyFile {
+    let file = |path: &&Path| SecretFile {
         path: path.to_path_buf(),
         line: None,
     };

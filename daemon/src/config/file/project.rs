@@ -37,27 +37,24 @@ fn project(table: ProjectTable, forges: &[Forge], check: &mut Check<'_>) -> Proj
         check.at(at, "a project needs a name, or `*` for all".to_owned());
     }
     let real = |forge: &&Forge| forge.kind != ForgeKind::Webhook;
-    let forge = match table.forge {
-        Some(named) => {
-            let known = forges.iter().filter(real).any(|forge| forge.name == *named.get_ref());
-            if !known {
-                let text = format!(
-                    "there is no [[forge]] named `{}` that has repositories",
-                    named.get_ref()
-                );
-                check.at(named.span().start, text);
-            }
-            Some(named.into_inner())
+    let forge = if let Some(named) = table.forge {
+        let known = forges.iter().filter(real).any(|forge| forge.name == *named.get_ref());
+        if !known {
+            let text = format!(
+                "there is no [[forge]] named `{}` that has repositories",
+                named.get_ref()
+            );
+            check.at(named.span().start, text);
         }
-        None => {
-            let mut all = forges.iter().filter(real);
-            match (all.next(), all.next()) {
-                (Some(only), None) => Some(only.name.clone()),
-                (None, _) => None,
-                (Some(_), Some(_)) => {
-                    check.at(at, format!("project `{name}` needs `forge`, as there are several"));
-                    None
-                }
+        Some(named.into_inner())
+    } else {
+        let mut all = forges.iter().filter(real);
+        match (all.next(), all.next()) {
+            (Some(only), None) => Some(only.name.clone()),
+            (None, _) => None,
+            (Some(_), Some(_)) => {
+                check.at(at, format!("project `{name}` needs `forge`, as there are several"));
+                None
             }
         }
     };

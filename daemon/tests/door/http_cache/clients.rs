@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use nixci_daemon::config::KeyFile;
+use nixci_daemon::config::SecretFile;
 use nixci_daemon::start;
 use nixci_protocol::types::SecretKey;
 use nixci_store::testing::{NixVersion, TestDaemon, TestDrv};
@@ -179,7 +179,7 @@ async fn the_lines_that_the_page_of_stores_shows_are_all_a_client_needs(#[case] 
     std::fs::write(&path, key.expose()).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let cached = Cached::with(version, |config| {
-        config.keys.secret_key_files = vec![KeyFile { path, line: None }];
+        config.keys.secret_key_files = vec![SecretFile { path, line: None }];
     })
     .await;
     let drvs = cached.store.instantiate(
