@@ -60,6 +60,27 @@ pub struct Sent {
     pub quota: Quota,
 }
 
+/// What a forge has of a status whose answer was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its number there. It is kept where the content is another too: then that is changed, and nothing is made twice.
+    pub remote_id: Option<String>,
+    /// What it says there, as near as the forge's words tell.
+    pub state: Option<StatusState>,
+    /// Whether it says exactly what was to be sent. If not, it is to be sent again, after [`Found::adopt`].
+    pub is_same: bool,
+    /// What the forge said of how much more it takes.
+    pub quota: Quota,
+}
+
+impl Found {
+    /// Makes a status that is to be sent again change what was found, rather than make another.
+    pub fn adopt(&self, status: &mut Outgoing) {
+        status.remote_id.clone_from(&self.remote_id);
+        status.sent_state = self.state;
+    }
+}
+
 /// What a forge said of how much more it takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Quota {
@@ -205,9 +226,9 @@ impl Client {
         }
     }
 
-    /// Whether the forge has exactly this content, after an answer was lost; with its number there, where it has one.
-    /// None: it has not, and it is to be sent again.
-    pub async fn look_up(&self, status: &Outgoing) -> Result<Option<Sent>, SendError> {
+    /// What the forge has of a status, after an answer was lost; none: nothing, and it is to be sent again. Changes
+    /// nothing.
+    pub async fn look_up(&self, status: &Outgoing) -> Result<Option<Found>, SendError> {
         match self {
             Self::GitHub(forge) => forge.look_up(status).await,
             Self::Forgejo(forge) => forge.look_up(status).await,

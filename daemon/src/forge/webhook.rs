@@ -1,6 +1,6 @@
 //! In the making.
 
-use super::{Http, OpenError, Outgoing, PullRequest, SendError, Sent, WorkflowRun};
+use super::{Found, Http, OpenError, Outgoing, PullRequest, SendError, Sent, WorkflowRun};
 use crate::config;
 
 /// A client.
@@ -28,7 +28,7 @@ impl Webhook {
     }
 
     /// Looks.
-    pub async fn look_up(&self, _: &Outgoing) -> Result<Option<Sent>, SendError> {
+    pub async fn look_up(&self, _: &Outgoing) -> Result<Option<Found>, SendError> {
         self.missing()
     }
 
