@@ -148,6 +148,12 @@ pub fn open(conn: &Connection) -> Result<Vec<EvaluationRow>> {
     many(conn, &select(OPEN), [])
 }
 
+/// Those of [`open`] that are of a pull request with this number, in whichever project, oldest first.
+pub fn open_of_pull_request(conn: &Connection, number: u64) -> Result<Vec<EvaluationRow>> {
+    let number = to_column("the number of a pull request", number)?;
+    many(conn, &select(OPEN_OF_PULL_REQUEST), [number])
+}
+
 /// The names of all projects, sorted.
 pub fn projects(conn: &Connection) -> Result<Vec<String>> {
     let mut find = conn.prepare_cached("SELECT name FROM project ORDER BY name")?;
@@ -158,6 +164,8 @@ pub fn projects(conn: &Connection) -> Result<Vec<String>> {
 pub(super) const OF_PROJECT: &str =
     "WHERE e.project = (SELECT id FROM project WHERE name = ?1) ORDER BY e.id DESC LIMIT ?2";
 pub(super) const OPEN: &str = "WHERE e.state IN ('receiving', 'building') ORDER BY e.id";
+pub(super) const OPEN_OF_PULL_REQUEST: &str =
+    "WHERE e.state IN ('receiving', 'building') AND e.pull_request = ?1 ORDER BY e.id";
 pub(super) const OF_COMMIT: &str = "WHERE e.commit_id = ?1 ORDER BY e.id DESC LIMIT 1";
 pub(super) const OF_PROJECT_COMMIT: &str =
     "WHERE e.commit_id = ?1 AND e.project = (SELECT id FROM project WHERE name = ?2) ORDER BY e.id DESC LIMIT 1";

@@ -41,21 +41,26 @@ CREATE TABLE refused_repository (
     PRIMARY KEY (forge, repository)
 ) STRICT, WITHOUT ROWID;
 
--- What forges have told us and is not done yet, and the numbers of what was told lately. body NULL: done.
+-- What forges have told us, and what became of it. content is what a delivery asks for, as JSON, until it is done; digest the
+-- SHA-256 of its body as it came. Rows that are done are kept for a while, so that nothing is taken twice.
 CREATE TABLE delivery (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     forge    TEXT NOT NULL,
     number   TEXT NOT NULL,
+    digest   BLOB NOT NULL CHECK (length(digest) = 32),
     event    TEXT NOT NULL,
-    body     BLOB,
+    content  TEXT,
     received INTEGER NOT NULL,
     tries    INTEGER NOT NULL DEFAULT 0,
     retry_at INTEGER,
     done     INTEGER,
+    outcome  TEXT CHECK (outcome IN ('handled', 'ignored', 'failed')),
     result   TEXT,
-    UNIQUE (forge, number)
+    UNIQUE (forge, number),
+    CHECK ((done IS NULL) = (outcome IS NULL) AND (done IS NULL) = (content IS NOT NULL))
 ) STRICT;
 CREATE INDEX delivery_open ON delivery (id) WHERE done IS NULL;
+CREATE INDEX delivery_by_digest ON delivery (forge, digest);
 CREATE INDEX delivery_by_time ON delivery (received);
 
 -- Pull requests (merge requests) as their forge told of them last.
@@ -73,6 +78,7 @@ CREATE TABLE pull_request (
     PRIMARY KEY (forge, repository, number)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pull_request_by_head ON pull_request (head, forge, repository);
+CREATE INDEX pull_request_closed ON pull_request (changed) WHERE is_open = 0;
 
 -- Pushes as forges told of them.
 CREATE TABLE push (
@@ -85,6 +91,7 @@ CREATE TABLE push (
     received   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX push_by_ref ON push (forge, repository, git_ref, id);
+CREATE INDEX push_by_time ON push (received);
 
 -- Tokens that were made by `nixci-daemon token`. projects NULL: all of them; else a JSON list of patterns.
 CREATE TABLE token (

@@ -17,6 +17,7 @@ use crate::derivation::{Derivation, Output};
 mod contents;
 mod evaluations;
 mod graph;
+mod hooks;
 mod outcomes;
 mod plans;
 mod prune;

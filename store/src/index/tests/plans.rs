@@ -2,9 +2,11 @@
 
 use rusqlite::Connection;
 
-use super::super::{attempts, contents, derivations, evaluations, jobs, outcomes, paths, schema};
+use super::super::{
+    attempts, contents, deliveries, derivations, evaluations, jobs, outcomes, paths, pull_requests, pushes, schema,
+};
 
-const BIG: [&str; 12] = [
+const BIG: [&str; 15] = [
     "evaluation",
     "job",
     "derivation",
@@ -15,6 +17,9 @@ const BIG: [&str; 12] = [
     "content",
     "realised",
     "realised_as",
+    "delivery",
+    "pull_request",
+    "push",
     "e",
     "j",
 ];
@@ -37,6 +42,7 @@ fn no_hot_query_scans_a_big_table() {
     let evaluations = [
         evaluations::OF_PROJECT,
         evaluations::OPEN,
+        evaluations::OPEN_OF_PULL_REQUEST,
         evaluations::OF_COMMIT,
         evaluations::OF_PROJECT_COMMIT,
         "WHERE e.id = ?1",
@@ -63,13 +69,25 @@ fn no_hot_query_scans_a_big_table() {
         contents::READ,
         contents::RESOLVED_FIRST,
         contents::BY_HASH,
+        deliveries::TWIN,
+        deliveries::DUE,
+        deliveries::NEXT_RETRY,
+        deliveries::WAITING,
+        deliveries::OLD,
+        pull_requests::GET,
+        pull_requests::BY_HEAD,
+        pull_requests::OLD,
+        pushes::OF,
+        pushes::OLD,
     ];
     for sql in others.into_iter().chain(evaluations.iter().map(String::as_str)) {
         let plan = plan(&conn, sql);
         for step in &plan {
             let words: Vec<&str> = step.split(' ').collect();
             // A partial index holds only the rows in question, so reading all of it is right.
-            let partial = step.contains("evaluation_open") || step.contains("attempt_running");
+            let partial = ["evaluation_open", "attempt_running", "delivery_open"]
+                .iter()
+                .any(|index| step.contains(index));
             let scans = words[0] == "SCAN" && BIG.contains(&words[1]) && !partial;
             assert!(!scans, "{step}\nin the plan of\n{sql}\n{plan:#?}");
         }
