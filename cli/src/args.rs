@@ -82,6 +82,9 @@ pub(crate) enum Command {
     Restart(Target),
     /// Stop what nobody else wants
     Cancel(Target),
+    /// What forges were told of an evaluation, and whether they took it
+    #[command(after_help = REPORT_EXITS)]
+    Report(Report),
     /// Copy store paths and what they need to any daemon store, sending only what it lacks
     #[command(after_help = "Example:\n  nix-instantiate | nixci copy --to ssh-ng://builder --stdin")]
     Copy(Copy),
@@ -103,6 +106,9 @@ pub(crate) enum Command {
         dir: PathBuf,
     },
 }
+
+const REPORT_EXITS: &str = "Ends with 0 when forges have everything, 3 while something is to be sent, 1 when something was \
+                            refused.";
 
 const SUBMIT_EXAMPLES: &str = "\
 Examples:
@@ -302,6 +308,22 @@ pub(crate) struct Jobs {
     /// Only jobs that failed, are blocked or did not evaluate
     #[arg(long)]
     pub(crate) failed: bool,
+
+    /// Only of this project
+    #[arg(long)]
+    pub(crate) project: Option<String>,
+}
+
+/// `nixci report`
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// An evaluation's number or a commit; the newest without it
+    #[arg(value_name = "EVAL|COMMIT")]
+    pub(crate) which: Option<String>,
+
+    /// Send all of it again, also what a forge has refused
+    #[arg(long)]
+    pub(crate) again: bool,
 
     /// Only of this project
     #[arg(long)]

@@ -6,7 +6,7 @@ use nixci_protocol::nixci::control::{
     Accepted, AttemptId, Begun, BuildDetail, Changed, Collected, EvaluationId, EvaluationSummary, Event, Info,
     JobStatus, LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Target,
 };
-use nixci_protocol::nixci::report::StatusReport;
+use nixci_protocol::nixci::report::{ForgeStatus, StatusReport};
 use nixci_protocol::nixci::verdict::Verdict;
 use nixci_store::index::statuses;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::error::CiError;
 use crate::principal::Principal;
 use crate::read::{Reader, Sources, StoreName};
 use crate::submit::Attending;
-use crate::{collect, logs, steer, submit, watch};
+use crate::{collect, forge, logs, steer, submit, watch};
 
 /// One typed method per control request. Clones share one daemon; every method may be cancelled, and
 /// what it changes is then either done or not begun.
@@ -183,6 +183,11 @@ impl Ci {
         Ok(rows.into_iter().map(statuses::StatusRow::report).collect())
     }
 
+    /// The forges that are told, asked now whether they know us; each is given a few seconds.
+    pub async fn forges(&self) -> Result<Vec<ForgeStatus>, CiError> {
+        forge::health::all(&self.core).await
+    }
+
     /// Forgets old evaluations and collects what nobody needs of the spool, or says what that would be. Only for whom
     /// the daemon trusts.
     pub async fn collect_garbage(&self, who: &Principal, dry_run: bool) -> Result<Collected, CiError> {
@@ -215,6 +220,7 @@ impl Ci {
             Request::Build { drv_path } => one(&self.build(&drv_path).await?),
             Request::Projects => one(&self.projects().await?),
             Request::Report { which, again } => one(&self.report(&which, again).await?),
+            Request::Forges => one(&self.forges().await?),
             Request::CollectGarbage { dry_run } => one(&self.collect_garbage(who, dry_run).await?),
         }
     }

@@ -7,6 +7,7 @@ mod gc;
 mod generate;
 mod jobs;
 mod log;
+mod report;
 mod restart;
 mod status;
 mod submit;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Restart(args) => restart::restart(global, &args).await,
         Command::Cancel(args) => restart::cancel(global, &args).await,
         Command::Copy(args) => copy::run(global, &args).await,
+        Command::Report(args) => report::run(global, &args).await,
         Command::Gc(args) => gc::run(global, &args).await,
         Command::Doctor => doctor::run(global).await,
         Command::Completions { shell } => generate::completions(shell),

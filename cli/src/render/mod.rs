@@ -9,6 +9,7 @@ mod evaluations;
 mod jobs;
 mod log;
 mod names;
+mod report;
 mod table;
 mod time;
 mod verdict;
@@ -17,7 +18,8 @@ pub(crate) use evaluations::{counts, headline, list};
 pub(crate) use jobs::{jobs, words as outcome_words};
 pub(crate) use log::LogPrinter;
 pub(crate) use names::{commit, mark};
-pub(crate) use time::{duration, now};
+pub(crate) use report::{Progress, plural_statuses, report};
+pub(crate) use time::{ago, duration, now};
 pub(crate) use verdict::{Detail, is_failure, verdict};
 
 use anstyle::{AnsiColor, Style};

@@ -22,7 +22,7 @@ pub(crate) fn duration(millis: i64) -> String {
 }
 
 /// `just now`, `5 min ago`, `3 h ago`, and the day from two days on.
-pub(super) fn ago(then: Millis, now: Millis) -> String {
+pub(crate) fn ago(then: Millis, now: Millis) -> String {
     let seconds = (now - then) / 1000;
     match seconds {
         ..60 => "just now".to_owned(),

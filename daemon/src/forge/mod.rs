@@ -4,6 +4,7 @@
 pub mod forgejo;
 pub mod github;
 pub mod gitlab;
+pub(crate) mod health;
 mod http;
 pub mod webhook;
 

@@ -109,6 +109,8 @@ pub enum Request {
         /// Whether to send all of it again first, also what a forge has refused.
         again: bool,
     },
+    /// The forges that are told, asked now whether they know the daemon, and what they do not take. → `Vec<ForgeStatus>`
+    Forges,
     /// Forgets old evaluations and collects what nobody needs of the daemon's own spool; only for users it trusts.
     /// → [`Collected`]
     CollectGarbage {

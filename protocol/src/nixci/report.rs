@@ -194,3 +194,41 @@ pub struct StatusReport {
     /// Whether nothing more is tried until something changes.
     pub is_refused: bool,
 }
+
+/// Answer to [`Request::Forges`](super::control::Request::Forges): one forge, and whether it takes what it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForgeStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it speaks, as the configuration writes it: `github`.
+    pub kind: String,
+    /// The address people use.
+    pub url: String,
+    /// Who the daemon is there, in one line; none where it could not be asked.
+    pub found: Option<String>,
+    /// Why it cannot be told anything, and what to do.
+    pub error: Option<String>,
+    /// Whether its webhooks are taken: a secret is configured by which they are known. None where it sends none.
+    pub takes_webhooks: Option<bool>,
+    /// Statuses it is still to be told.
+    pub unsent: u64,
+    /// When the oldest of them was written.
+    pub unsent_since: Option<Millis>,
+    /// Statuses it has refused, each for a reason of its own: `nixci report` says which.
+    pub refused: u64,
+    /// Repositories to which nothing more is sent until something changes.
+    pub refused_repositories: Vec<RefusedRepository>,
+}
+
+/// A repository that takes nothing from the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedRepository {
+    /// Its name at the forge.
+    pub repository: String,
+    /// What the forge said, and what to do.
+    pub reason: String,
+    /// Since when.
+    pub since: Millis,
+}

@@ -1,10 +1,14 @@
 //! `nixci doctor`: looks at everything nixci needs here, and says what to do.
 
+mod forges;
+mod token;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
 use nixci_protocol::nixci::control::{Advisory, EvaluationSummary, Info, Request, StoreStatus};
+use nixci_protocol::nixci::report::ForgeStatus;
 use serde::Serialize;
 use tokio::process::Command;
 
@@ -13,6 +17,7 @@ use crate::args::Global;
 use crate::connect::{Address, Daemon};
 use crate::context::{Context, process_env};
 use crate::exit::{Exit, Problem};
+use crate::identity::Credentials;
 use crate::render::{self, ansi, paint};
 use crate::transfer;
 
@@ -93,7 +98,9 @@ pub(crate) async fn run(global: &Global) -> Result<Exit, Problem> {
     let mut checks = vec![nix().await, evaluator().await, local_store(), clock()];
     checks.extend(space());
     checks.push(context());
-    match Daemon::connect(&Address::find(global.to.as_deref(), &process_env)?).await {
+    let address = Address::find(global.to.as_deref(), &process_env)?;
+    checks.extend(token(&address.to_string()));
+    match Daemon::connect(&address).await {
         Ok(daemon) => checks.extend(inside(daemon).await?),
         Err(problem) => {
             exit = problem.exit();
@@ -216,7 +223,20 @@ fn context() -> Check {
     )
 }
 
-/// What the daemon says of itself and its stores.
+/// The token for a daemon at this address, where it wants one.
+fn token(address: &str) -> Option<Check> {
+    let kept = Credentials::find(&process_env).map(|credentials| credentials.read(address));
+    if let Some(Err(problem)) = kept {
+        let said = problem.to_string();
+        let (found, advice) = said
+            .split_once("; ")
+            .unwrap_or((&said, "remove what is wrong there, or log in again"));
+        return Some(Check::trouble(Level::Wrong, "token", found, advice));
+    }
+    token::check(address, &process_env, matches!(kept, Some(Ok(Some(_)))))
+}
+
+/// What the daemon says of itself, its stores and its forges.
 async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
     let protocol = daemon.peer().connection().negotiated().version.to_string();
     let info: Info = daemon.ask(&Request::Info).await?;
@@ -266,6 +286,16 @@ async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
     for status in &stores {
         checks.push(store(status));
         checks.extend(status.advisories.iter().map(|advisory| hole(status, advisory)));
+    }
+    match daemon.ask::<Vec<ForgeStatus>>(&Request::Forges).await {
+        Ok(told) => checks.extend(told.iter().flat_map(|forge| forges::checks(forge, render::now()))),
+        // One of another version may not know the question; all else was answered.
+        Err(problem) => checks.push(Check::trouble(
+            Level::Warning,
+            "forges",
+            problem.to_string(),
+            "use the same version on both sides",
+        )),
     }
     Ok(checks)
 }
