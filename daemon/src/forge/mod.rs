@@ -6,6 +6,8 @@ pub mod github;
 pub mod gitlab;
 pub(crate) mod health;
 mod http;
+mod text;
+mod token;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -263,6 +265,16 @@ impl Client {
             Self::Forgejo(forge) => forge.check().await,
             Self::GitLab(forge) => forge.check().await,
             Self::Webhook(forge) => forge.check().await,
+        }
+    }
+
+    /// Asks whether we may write statuses in a repository: a line for `nixci doctor`; none where the forge cannot tell
+    /// before it is done.
+    pub async fn check_repository(&self, repository: &str) -> Result<Option<String>, SendError> {
+        match self {
+            Self::Forgejo(forge) => forge.check_repository(repository).await.map(Some),
+            Self::GitLab(forge) => forge.check_repository(repository).await.map(Some),
+            Self::GitHub(_) | Self::Webhook(_) => Ok(None),
         }
     }
 }
