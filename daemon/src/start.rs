@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use nixci_protocol::wire::FEATURE_GC_REFERRERS;
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
@@ -27,7 +28,7 @@ use crate::http::Guard;
 use crate::http::cache::Cache;
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
-use crate::principal::Tokens;
+use crate::principal::{Credentials, Tokens};
 use crate::read::Told;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
@@ -66,7 +67,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
     let stores = stores(&config)?;
     let readers = readers(&config)?;
-    let guard = Guard::new(config.listen.http_read, Tokens::load(&config.tokens)?);
+    let credentials = Credentials::new(Tokens::load(&config.tokens)?);
     let keys = config.keys.read()?;
     let forges = Forges::open(&config.forges).map_err(StartError::Forges)?;
     let (index, spool, logs) = open(&config).await?;
@@ -123,13 +124,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     if let Err(error) = recovery::recover(&core).await {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
+    let door = Door::new(ci.clone());
     if let Some(listener) = http {
         let cache = nars.map(|nars| Cache::new(core.clone(), nars, public_keys));
-        core.stop
-            .listeners
-            .spawn(serve_http(listener, ci.clone(), cache, guard));
+        let guard = Guard::new(core.config.listen.http_read, credentials.clone());
+        let reading = guard.around(http::router(ci.reader().clone(), cache));
+        let router = reading.merge(http::connect::routes(door.clone(), credentials, core.stop.clone()));
+        core.stop.listeners.spawn(serve_http(listener, router, core.clone()));
     }
-    let door = Door::new(ci.clone());
     let looking = core.clone();
     working.spawn(async move {
         let until = looking.stop.builds.clone();
@@ -262,10 +264,9 @@ fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'sta
     }
 }
 
-async fn serve_http(listener: TcpListener, ci: Ci, cache: Option<Cache>, guard: Guard) {
-    let stop = ci.core.stop.clone();
-    let router = guard.around(http::router(ci.reader().clone(), cache));
-    let connections = ci.core.config.limits.connections;
+async fn serve_http(listener: TcpListener, router: Router, core: Arc<Core>) {
+    let stop = core.stop.clone();
+    let connections = core.config.limits.connections;
     // Event streams end by themselves never: they are cut off with the other connections.
     tokio::select! {
         () = http::serve(listener, router, connections, stop.accepting.clone()) => {}

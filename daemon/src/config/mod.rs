@@ -28,7 +28,7 @@ pub use forge::{Forge, ForgeAuth, ForgeKind, Form};
 pub use project::{ContextNames, Detail, Project};
 pub use secret::{SecretError, SecretFile};
 pub use signing::Keys;
-pub use tokens::{HashFrom, Right, Token};
+pub use tokens::{HashFrom, Projects, Right, Token, point_in_time};
 pub use users::Users;
 
 /// Everything the daemon is told. Made by [`Config::load`], [`Config::per_user`] or, in tests and

@@ -122,8 +122,8 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
             "ci.toml:2: `mode` is `9`; write it in octal, like \"0660\"",
         ),
         (
-            "[forge]\n",
-            "ci.toml:1: unknown key `forge` at the top level; known are",
+            "[wishes]\n",
+            "ci.toml:1: unknown key `wishes` at the top level; known are",
         ),
         (
             "[listen]\nhttp = \"here\"",
@@ -181,8 +181,8 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
             "ci.toml:3: `rel` must be an absolute path",
         ),
         (
-            "[[token]]\nname = \"a\"\nfile = \"/x\"\nrights = [\"read\",\n\"submit\"]",
-            "ci.toml:5: `submit` is no right; known is \"read\"",
+            "[[token]]\nname = \"a\"\nfile = \"/x\"\nrights = [\"read\",\n\"delete\"]",
+            "ci.toml:5: `delete` is no right; known are \"read\", \"submit\", \"restart\" and \"admin\"",
         ),
         (
             "[[token]]\nname = \"a:b\"\nfile = \"/x\"",

@@ -1,11 +1,16 @@
-//! `[[token]]`: who may ask over HTTP. Only hashes are configured; who reads the file learns no token.
+//! `[[token]]`: who may ask and submit over HTTP. Only hashes are configured; who reads the file learns no token.
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use nixci_protocol::nixci::control::Millis;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::file::Check;
+use super::project::fits;
 use crate::principal::TokenHash;
 
 /// One token.
@@ -17,6 +22,30 @@ pub struct Token {
     pub hash: HashFrom,
     /// What it may.
     pub rights: Vec<Right>,
+    /// Where it may do that.
+    pub projects: Projects,
+    /// From when on it is worth nothing, in milliseconds since the Unix epoch; none: never.
+    pub expires: Option<Millis>,
+}
+
+/// Which projects somebody may see and act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Projects {
+    /// All, and what belongs to none: stores, builds, objects.
+    All,
+    /// Those that fit one of these names or patterns, in which `*` stands for any text.
+    Fitting(Vec<String>),
+}
+
+impl Projects {
+    /// Whether this project is one of them.
+    #[must_use]
+    pub fn include(&self, project: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Fitting(patterns) => patterns.iter().any(|pattern| fits(pattern, project)),
+        }
+    }
 }
 
 /// Where the hash of a token is.
@@ -28,11 +57,52 @@ pub enum HashFrom {
     File(PathBuf),
 }
 
-/// What a token may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a token, or a job of a CI system, may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
-    /// Ask for everything that HTTP shows.
+    /// See evaluations, logs and what was built.
     Read,
+    /// Send derivations and have them built.
+    Submit,
+    /// Try again what failed, and cancel.
+    Restart,
+    /// Look after the daemon: collect garbage.
+    Admin,
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Submit, Self::Restart, Self::Admin];
+
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Submit => "submit",
+            Self::Restart => "restart",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// What a word of the configuration means.
+    pub fn read(word: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|right| right.word() == word)
+            .ok_or_else(|| format!("`{word}` is no right; known are \"read\", \"submit\", \"restart\" and \"admin\""))
+    }
+}
+
+/// When something ends: a day such as `2027-01-01`, at whose beginning it does (UTC), or a time such as
+/// `2027-01-01T12:00:00Z`.
+pub fn point_in_time(text: &str) -> Result<Millis, String> {
+    let at = text.parse::<Timestamp>().or_else(|_| {
+        let day: Date = text.parse()?;
+        day.to_zoned(TimeZone::UTC).map(|at| at.timestamp())
+    });
+    at.map(Timestamp::as_millisecond)
+        .map_err(|_| format!("`{text}` is no time; write it like \"2027-01-01\" or \"2027-01-01T12:00:00Z\""))
 }
 
 #[derive(Debug, Deserialize)]
@@ -42,6 +112,8 @@ pub(super) struct TokenTable {
     sha256: Option<Spanned<String>>,
     file: Option<Spanned<PathBuf>>,
     rights: Option<Vec<Spanned<String>>>,
+    projects: Option<Vec<Spanned<String>>>,
+    expires: Option<Spanned<String>>,
 }
 
 pub(super) fn tokens(tables: Option<Vec<TokenTable>>, check: &mut Check<'_>) -> Vec<Token> {
@@ -87,14 +159,34 @@ pub(super) fn tokens(tables: Option<Vec<TokenTable>>, check: &mut Check<'_>) -> 
         };
         let mut rights = Vec::new();
         for right in table.rights.unwrap_or_default() {
-            match right.get_ref().as_str() {
-                "read" => rights.push(Right::Read),
-                other => check.at(right.span().start, format!("`{other}` is no right; known is \"read\"")),
+            match Right::read(right.get_ref()) {
+                Ok(known) => rights.push(known),
+                Err(message) => check.at(right.span().start, message),
             }
         }
         if let Some(hash) = hash {
-            tokens.push(Token { name, hash, rights });
+            tokens.push(Token {
+                name,
+                hash,
+                rights,
+                projects: projects(table.projects, check),
+                expires: check.value(table.expires, None, |text| point_in_time(text).map(Some)),
+            });
         }
     }
     tokens
+}
+
+/// Projects that are named, or all where none are.
+fn projects(given: Option<Vec<Spanned<String>>>, check: &mut Check<'_>) -> Projects {
+    let Some(given) = given else { return Projects::All };
+    for pattern in &given {
+        if pattern.get_ref().is_empty() {
+            check.at(
+                pattern.span().start,
+                "a project needs a name, or `*` for all".to_owned(),
+            );
+        }
+    }
+    Projects::Fitting(given.into_iter().map(Spanned::into_inner).collect())
 }

@@ -3,8 +3,6 @@
 //! With `http_read = "token"` everything but `/healthz` needs a token: as bearer, or as the password of
 //! basic authentication, which is what `netrc-file` makes Nix send and what a browser asks for.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
@@ -14,24 +12,21 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 
 use crate::config::{HttpRead, Right};
-use crate::principal::{Principal, Refused, Tokens};
+use crate::principal::{Credentials, Principal, Refused, TOKEN_BYTES};
 
-/// The longest `Authorization` that is looked at.
-const HEADER_BYTES: usize = 4096;
+/// The longest `Authorization` that is looked at: in base64 a token is a third longer.
+const HEADER_BYTES: usize = TOKEN_BYTES * 4 / 3 + 256;
 
 /// Stands in front of all handlers.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
     read: HttpRead,
-    tokens: Arc<Tokens>,
+    credentials: Credentials,
 }
 
 impl Guard {
-    pub(crate) fn new(read: HttpRead, tokens: Tokens) -> Self {
-        Self {
-            read,
-            tokens: Arc::new(tokens),
-        }
+    pub(crate) fn new(read: HttpRead, credentials: Credentials) -> Self {
+        Self { read, credentials }
     }
 
     /// Puts it in front. Handlers find the [`Principal`] among the extensions of a request.
@@ -39,28 +34,29 @@ impl Guard {
         router.layer(middleware::from_fn_with_state(self, check))
     }
 
-    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Turned> {
+    async fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Turned> {
         match self.read {
             HttpRead::Everyone => Ok(Principal::http()),
             HttpRead::Token if path == "/healthz" => Ok(Principal::http()),
             HttpRead::Token => {
                 let token = given(headers).ok_or(Turned::NoToken)?;
-                match self.tokens.may(&token, Right::Read) {
-                    Ok(holder) => Ok(holder.clone()),
-                    Err(Refused::Unknown) => Err(Turned::Unknown),
-                    Err(Refused::NotEnough) => Err(Turned::NotEnough),
+                let holder = self.credentials.holder(&token).await.map_err(Turned::Refused)?;
+                if !holder.has(Right::Read) {
+                    return Err(Turned::Refused(Refused::NotEnough(Right::Read)));
                 }
+                Ok(holder)
             }
         }
     }
 }
 
 /// Why a request is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turned {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// There is no token in it that can be read.
     NoToken,
-    Unknown,
-    NotEnough,
+    /// The token does not help.
+    Refused(Refused),
 }
 
 impl IntoResponse for Turned {
@@ -68,10 +64,15 @@ impl IntoResponse for Turned {
         let (status, text) = match self {
             Self::NoToken => (
                 StatusCode::UNAUTHORIZED,
-                "this needs a token: as `Authorization: Bearer …`, or as password in Nix's `netrc-file`\n",
+                "this needs a token: as `Authorization: Bearer …`, or as password in Nix's `netrc-file`\n".to_owned(),
             ),
-            Self::Unknown => (StatusCode::UNAUTHORIZED, "this token is not known here\n"),
-            Self::NotEnough => (StatusCode::FORBIDDEN, "this token lacks the right `read`\n"),
+            Self::Refused(refused) => {
+                let status = match refused {
+                    Refused::Unknown | Refused::Expired => StatusCode::UNAUTHORIZED,
+                    Refused::NotEnough(_) => StatusCode::FORBIDDEN,
+                };
+                (status, format!("{refused}\n"))
+            }
         };
         let mut response = (status, text).into_response();
         let headers = response.headers_mut();
@@ -85,7 +86,7 @@ impl IntoResponse for Turned {
 }
 
 async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    match guard.admit(request.uri().path(), request.headers()) {
+    match guard.admit(request.uri().path(), request.headers()).await {
         Ok(who) => {
             request.extensions_mut().insert(who);
             next.run(request).await
@@ -95,7 +96,7 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
 }
 
 /// The token in a request, if there is one that can be read.
-fn given(headers: &HeaderMap) -> Option<Vec<u8>> {
+pub(super) fn given(headers: &HeaderMap) -> Option<Vec<u8>> {
     let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
     if text.len() > HEADER_BYTES {
         return None;
@@ -115,8 +116,9 @@ fn given(headers: &HeaderMap) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Projects;
     use crate::config::{HashFrom, Token};
-    use crate::principal::TokenHash;
+    use crate::principal::{TokenHash, Tokens};
 
     const TOKEN: &str = "a token that is long enough";
 
@@ -125,24 +127,27 @@ mod tests {
             name: name.to_owned(),
             hash: HashFrom::Here(TokenHash::of(text).unwrap()),
             rights,
+            projects: Projects::All,
+            expires: None,
         };
         let tokens = [
             token("cache", TOKEN, vec![Right::Read]),
             token("idle", "a token that may do nothing", vec![]),
         ];
-        Guard::new(read, Tokens::load(&tokens).unwrap())
+        Guard::new(read, Credentials::new(Tokens::load(&tokens).unwrap()))
     }
 
-    fn asked(read: HttpRead, path: &str, authorization: Option<&str>) -> Result<String, Turned> {
+    async fn asked(read: HttpRead, path: &str, authorization: Option<&str>) -> Result<String, Turned> {
         let mut headers = HeaderMap::new();
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        guard(read).admit(path, &headers).map(|who| who.name().to_owned())
+        let admitted = guard(read).admit(path, &headers).await;
+        admitted.map(|who| who.name().to_owned())
     }
 
-    #[test]
-    fn with_tokens_only_holders_read() {
+    #[tokio::test]
+    async fn with_tokens_only_holders_read() {
         let basic = |pair: &str| format!("Basic {}", BASE64.encode(pair.as_bytes()));
         let holder = Ok("token:cache".to_owned());
         for (authorization, expected) in [
@@ -151,31 +156,34 @@ mod tests {
             (basic(&format!("anybody:{TOKEN}")), holder.clone()),
             (basic(&format!(":{TOKEN}")), holder),
             (basic(TOKEN), Err(Turned::NoToken)),
-            (basic("anybody:wrong"), Err(Turned::Unknown)),
-            ("Bearer wrong".to_owned(), Err(Turned::Unknown)),
-            ("Bearer ".to_owned(), Err(Turned::Unknown)),
+            (basic("anybody:wrong"), Err(Turned::Refused(Refused::Unknown))),
+            ("Bearer wrong".to_owned(), Err(Turned::Refused(Refused::Unknown))),
+            ("Bearer ".to_owned(), Err(Turned::Refused(Refused::Unknown))),
             ("Basic ???".to_owned(), Err(Turned::NoToken)),
             (format!("Digest {TOKEN}"), Err(Turned::NoToken)),
             (TOKEN.replace(' ', "-"), Err(Turned::NoToken)),
             (format!("Bearer {}", "x".repeat(HEADER_BYTES)), Err(Turned::NoToken)),
-            ("Bearer a token that may do nothing".to_owned(), Err(Turned::NotEnough)),
+            (
+                "Bearer a token that may do nothing".to_owned(),
+                Err(Turned::Refused(Refused::NotEnough(Right::Read))),
+            ),
         ] {
             assert_eq!(
-                asked(HttpRead::Token, "/nix-cache-info", Some(&authorization)),
+                asked(HttpRead::Token, "/nix-cache-info", Some(&authorization)).await,
                 expected,
                 "{authorization}"
             );
         }
-        assert_eq!(asked(HttpRead::Token, "/", None), Err(Turned::NoToken));
-        assert_eq!(asked(HttpRead::Token, "/healthz", None), Ok("http".to_owned()));
-        assert_eq!(asked(HttpRead::Token, "/healthz/x", None), Err(Turned::NoToken));
+        assert_eq!(asked(HttpRead::Token, "/", None).await, Err(Turned::NoToken));
+        assert_eq!(asked(HttpRead::Token, "/healthz", None).await, Ok("http".to_owned()));
+        assert_eq!(asked(HttpRead::Token, "/healthz/x", None).await, Err(Turned::NoToken));
     }
 
-    #[test]
-    fn without_the_setting_everybody_reads() {
+    #[tokio::test]
+    async fn without_the_setting_everybody_reads() {
         for authorization in [None, Some("Bearer wrong")] {
             assert_eq!(
-                asked(HttpRead::Everyone, "/api/v1/stores", authorization),
+                asked(HttpRead::Everyone, "/api/v1/stores", authorization).await,
                 Ok("http".to_owned())
             );
         }

@@ -1,12 +1,13 @@
 //! HTTP on loopback: pages for people, JSON for programs, metrics for Prometheus, a binary cache for Nix.
 //!
-//! Everything here reads; nothing can be changed through it. Who may read, [`guard`] decides. Pages are rendered
+//! Everything here but [`connect`] reads; nothing can be changed through it. Who may read, [`guard`] decides. Pages are rendered
 //! whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of
 //! evaluations, builds, attempts and log lines stay what they are for ever.
 
 mod api;
 pub(crate) mod assets;
 pub(crate) mod cache;
+pub(crate) mod connect;
 mod error;
 mod events;
 mod guard;

@@ -11,6 +11,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep};
@@ -25,6 +26,12 @@ const HEAD_TIME: Duration = Duration::from_mins(1);
 const STALL_TIME: Duration = Duration::from_mins(1);
 /// How often an HTTP/2 client is asked whether it is there while something is open.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long a peer may be silent before it is asked whether it is there; shorter than most routers remember it.
+const ALIVE_AFTER: Duration = Duration::from_mins(1);
+/// How long after that it is asked again,
+const ALIVE_EVERY: Duration = Duration::from_secs(20);
+/// and how often.
+const ALIVE_TRIES: u32 = 6;
 /// Bytes of a request's head, and of what waits to be sent before more is read from a body.
 const BUFFER: usize = 64 * 1024;
 /// Bytes of an HTTP/2 request's head once it is unpacked.
@@ -87,6 +94,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
         let place = Arc::new(place);
         // Answers are written whole: waiting for more would only delay them.
         drop(stream.set_nodelay(true));
+        if let Err(error) = keep_alive(&stream) {
+            debug!("an HTTP connection has no keep-alive: {error}");
+        }
         let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
         open.spawn(async move {
             let service = TowerToHyperService::new(router);
@@ -109,6 +119,16 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
     }
     open.close();
     open.wait().await;
+}
+
+/// Lets the system ask a silent peer whether it is there. Who speaks the worker protocol may be silent for hours, and a
+/// machine that is gone says nothing.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    set_socket_keepalive(stream, true)?;
+    set_tcp_keepidle(stream, ALIVE_AFTER)?;
+    set_tcp_keepintvl(stream, ALIVE_EVERY)?;
+    set_tcp_keepcnt(stream, ALIVE_TRIES)?;
+    Ok(())
 }
 
 /// A connection that ends when its peer takes no byte for [`STALL_TIME`]: an answer must not be held open for nobody.

@@ -21,7 +21,7 @@ use crate::shutdown::Shutdown;
 /// The longest pause after `accept` failed, for instance because file descriptors ran out.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection may take to keep what arrived and to say why it ends, once the daemon stops.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// The first one; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Clients that are told at the same time why there is no place for them; the others find the connection closed.

@@ -8,8 +8,9 @@ mod park;
 pub(crate) mod preamble;
 mod socket;
 
-pub(crate) use accept::accept;
-pub(crate) use admission::{Admission, Place, Places};
+pub(crate) use accept::{GRACE, accept};
+pub(crate) use admission::{Admission, Full, Place, Places};
 pub use files::raise_file_limit;
 pub(crate) use lock::StateLock;
+pub(crate) use park::Parked;
 pub(crate) use socket::{BoundSocket, bind};

@@ -9,13 +9,13 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Reads until the token is cancelled; then the stream is at its end, as if the client had hung up. An
 /// upload is parked this way: what arrived whole is kept, and the client negotiates only the rest.
-pub(super) struct Parked<R> {
+pub(crate) struct Parked<R> {
     inner: R,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<R> Parked<R> {
-    pub(super) fn new(inner: R, token: CancellationToken) -> Self {
+    pub(crate) fn new(inner: R, token: CancellationToken) -> Self {
         Self {
             inner,
             stopped: Box::pin(token.cancelled_owned()),

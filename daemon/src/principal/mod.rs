@@ -4,17 +4,19 @@
 //! ssh keys by the forced command that names them ([`Lowered`]), and holders of tokens. A peer can lower
 //! itself, and only that.
 
+mod credentials;
 mod rules;
 mod system;
 mod tokens;
 
 use std::fmt;
 
+pub(crate) use credentials::{Credentials, Refused, TOKEN_BYTES};
 pub(crate) use rules::{Peer, Rules};
-pub(crate) use tokens::{Refused, Tokens};
+pub(crate) use tokens::Tokens;
 pub use tokens::{TokenError, TokenHash, new_token};
 
-use crate::config::Right;
+use crate::config::{Projects, Right};
 
 /// The longest name of a key or token.
 const NAME_BYTES: usize = 64;
@@ -26,6 +28,7 @@ pub struct Principal {
     trusted: bool,
     place: Place,
     rights: Vec<Right>,
+    projects: Projects,
 }
 
 /// Where a peer is.
@@ -78,6 +81,7 @@ impl Principal {
             trusted,
             place: Place::Here,
             rights: Vec::new(),
+            projects: Projects::All,
         }
     }
 
@@ -89,6 +93,7 @@ impl Principal {
             trusted: true,
             place: Place::Here,
             rights: Vec::new(),
+            projects: Projects::All,
         }
     }
 
@@ -100,16 +105,18 @@ impl Principal {
             trusted: false,
             place: Place::Elsewhere,
             rights: Vec::new(),
+            projects: Projects::All,
         }
     }
 
     /// The holder of a token. No token makes trusted.
-    pub(crate) fn token(name: &str, rights: Vec<Right>) -> Self {
+    pub(crate) fn token(name: &str, rights: Vec<Right>, projects: Projects) -> Self {
         Self {
             name: format!("token:{name}"),
             trusted: false,
             place: Place::Elsewhere,
             rights,
+            projects,
         }
     }
 
@@ -120,6 +127,7 @@ impl Principal {
             trusted: self.trusted && to.trusted,
             place: Place::Elsewhere,
             rights: Vec::new(),
+            projects: Projects::All,
         }
     }
 
@@ -142,6 +150,14 @@ impl Principal {
             Place::Here => true,
             Place::Elsewhere => false,
         }
+    }
+
+    /// Whether it may speak the worker protocol over HTTP at all.
+    pub(crate) fn may_connect(&self) -> Result<(), Refused> {
+        if self.has(Right::Submit) {
+            return Ok(());
+        }
+        Err(Refused::NotEnough(Right::Submit))
     }
 
     /// Whether a token gives this right.

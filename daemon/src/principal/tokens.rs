@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use nixci_protocol::nixci::control::Millis;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::Principal;
-use crate::config::{HashFrom, Right, Token};
+use super::{Principal, Refused};
+use crate::config::{HashFrom, Token};
 
 /// Random bytes in a token that we make.
 const TOKEN_BYTES: usize = 32;
@@ -107,10 +108,17 @@ pub fn new_token() -> Result<String, TokenError> {
     Ok(format!("nixci_{}", BASE64URL_NOPAD.encode(&bytes)))
 }
 
-/// The tokens that are taken.
+#[derive(Debug)]
+struct Known {
+    hash: TokenHash,
+    expires: Option<Millis>,
+    holder: Principal,
+}
+
+/// The tokens of the configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    known: Vec<(TokenHash, Principal)>,
+    known: Vec<Known>,
 }
 
 impl Tokens {
@@ -133,7 +141,11 @@ impl Tokens {
                     })?
                 }
             };
-            Ok((hash, Principal::token(&token.name, token.rights.clone())))
+            Ok(Known {
+                hash,
+                expires: token.expires,
+                holder: Principal::token(&token.name, token.rights.clone(), token.projects.clone()),
+            })
         });
         Ok(Self {
             known: known.collect::<Result<_, TokenError>>()?,
@@ -141,44 +153,33 @@ impl Tokens {
     }
 
     /// Whose token this is. All are compared, whichever fits.
-    fn holder(&self, token: &[u8]) -> Option<&Principal> {
+    pub(crate) fn holder(&self, token: &[u8], now: Millis) -> Result<Principal, Refused> {
         let asked = TokenHash::of_any(token);
         let mut found = u32::MAX;
-        for ((hash, _), nth) in self.known.iter().zip(0_u32..) {
-            let fits: Choice = hash.0.ct_eq(&asked.0);
+        for (known, nth) in self.known.iter().zip(0_u32..) {
+            let fits: Choice = known.hash.0.ct_eq(&asked.0);
             found.conditional_assign(&nth, fits);
         }
-        self.known.get(found as usize).map(|(_, holder)| holder)
-    }
-
-    /// The holder of a token that gives `right`.
-    pub(crate) fn may(&self, token: &[u8], right: Right) -> Result<&Principal, Refused> {
-        match self.holder(token) {
-            None => Err(Refused::Unknown),
-            Some(holder) if holder.has(right) => Ok(holder),
-            Some(_) => Err(Refused::NotEnough),
+        let known = self.known.get(found as usize).ok_or(Refused::Unknown)?;
+        if known.expires.is_some_and(|at| at <= now) {
+            return Err(Refused::Expired);
         }
+        Ok(known.holder.clone())
     }
-}
-
-/// Why a token does not help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// Nobody has it.
-    Unknown,
-    /// It is good for other things.
-    NotEnough,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Projects, Right};
 
     fn token(name: &str, text: &str, rights: Vec<Right>) -> Token {
         Token {
             name: name.to_owned(),
             hash: HashFrom::Here(TokenHash::of(text).unwrap()),
             rights,
+            projects: Projects::All,
+            expires: None,
         }
     }
 
@@ -192,19 +193,27 @@ mod tests {
             token("idle", "a token without any right", vec![]),
         ])
         .unwrap();
-        let holder = tokens.may(made.as_bytes(), Right::Read).unwrap();
+        let holder = tokens.holder(made.as_bytes(), 0).unwrap();
         assert_eq!(
             (holder.name(), holder.is_trusted(), holder.is_local()),
             ("token:cache", false, false)
         );
-        for (wrong, why) in [
-            ("", Refused::Unknown),
-            (&made[1..], Refused::Unknown),
-            ("a token without any right", Refused::NotEnough),
-        ] {
-            assert_eq!(tokens.may(wrong.as_bytes(), Right::Read), Err(why), "{wrong:?}");
+        assert!(holder.has(Right::Read) && !holder.has(Right::Submit));
+        for wrong in ["", &made[1..]] {
+            assert_eq!(tokens.holder(wrong.as_bytes(), 0), Err(Refused::Unknown), "{wrong:?}");
         }
-        assert_eq!(Tokens::default().may(b"", Right::Read), Err(Refused::Unknown));
+        assert!(!tokens.holder(b"a token without any right", 0).unwrap().has(Right::Read));
+        assert_eq!(Tokens::default().holder(b"", 0), Err(Refused::Unknown));
+    }
+
+    #[test]
+    fn a_token_ends_when_it_expires() {
+        let mut ends = token("ends", "a token that ends at some time", vec![Right::Read]);
+        ends.expires = Some(1_000);
+        let tokens = Tokens::load(&[ends]).unwrap();
+        let at = |now| tokens.holder(b"a token that ends at some time", now);
+        assert!(at(999).is_ok());
+        assert_eq!(at(1_000), Err(Refused::Expired));
     }
 
     #[test]
@@ -216,6 +225,8 @@ mod tests {
             name: "f".to_owned(),
             hash: HashFrom::File(file.clone()),
             rights: vec![Right::Read],
+            projects: Projects::All,
+            expires: None,
         };
         let missing = Tokens::load(std::slice::from_ref(&from_file)).unwrap_err().to_string();
         assert!(missing.contains("token `f`") && missing.contains("hash"), "{missing}");
@@ -225,7 +236,7 @@ mod tests {
         assert!(!not_a_hash.contains(text), "the token itself is not told: {not_a_hash}");
         std::fs::write(&file, format!("{}\n", TokenHash::of(text).unwrap())).unwrap();
         let tokens = Tokens::load(&[from_file]).unwrap();
-        assert!(tokens.may(text.as_bytes(), Right::Read).is_ok());
+        assert!(tokens.holder(text.as_bytes(), 0).is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use nixci_daemon::config::{HashFrom, HttpRead, Right, Token, Users};
+use nixci_daemon::config::{HashFrom, HttpRead, Projects, Right, Token, Users};
 use nixci_daemon::{Config, Running, TokenHash, start};
 use nixci_protocol::client::{Connection, Error, Hello, LogFn};
 use nixci_protocol::log::LogMessage;
@@ -423,6 +423,8 @@ async fn http_can_be_for_holders_of_tokens_only() {
         name: "cache".to_owned(),
         hash: HashFrom::Here(hash.parse::<TokenHash>().unwrap()),
         rights: vec![Right::Read],
+        projects: Projects::All,
+        expires: None,
     }];
     let daemon = start(config).await.unwrap();
     let base = format!("http://{}", daemon.http_addr.unwrap());
@@ -463,6 +465,8 @@ async fn nix_brings_the_token_of_its_netrc_file(#[case] version: NixVersion) {
         name: "laptops".to_owned(),
         hash: HashFrom::Here(TokenHash::of(&token).unwrap()),
         rights: vec![Right::Read],
+        projects: Projects::All,
+        expires: None,
     }];
     let daemon = start(config).await.unwrap();
     let path = add_file(&store, "behind-a-token");

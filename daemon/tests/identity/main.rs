@@ -1,0 +1,9 @@
+//! Who asks over HTTP, and what they may: the door for runners, tokens, and issuers of tokens.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod connect;
+mod upgrade;
