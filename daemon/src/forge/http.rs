@@ -1,8 +1,9 @@
 //! What all forges share: one HTTP client with limits, and what an answer means for who sent something.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -27,8 +28,7 @@ pub(crate) struct Http {
     api: String,
 }
 
-/// A whole answer.
-#[derive(Debug)]
+/// A whole answer. `Debug` leaves the body out: some hold a token.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -108,7 +108,20 @@ fn chain(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Answer {
+    /// The time by the clock of who answered, in seconds since the Unix epoch.
+    pub(crate) fn date(&self) -> Option<i64> {
+        date(self.headers.get(DATE)?)
+    }
+
     /// The answer's JSON. Only the fields that are used should be asked for: forges add and change others.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_slice(&self.body)
@@ -123,30 +136,52 @@ impl Answer {
         let reset = number(["x-ratelimit-reset", "ratelimit-reset"]);
         Quota {
             remaining: number(["x-ratelimit-remaining", "ratelimit-remaining"]),
-            reset_in: reset.map(until),
+            reset_in: reset.map(|reset| self.until(reset)),
         }
     }
 
     /// How long it says to wait: `Retry-After`, else the time until the limit is reset where nothing is left of it.
     pub(crate) fn wait(&self) -> Option<Duration> {
-        let after = self.headers.get(RETRY_AFTER).and_then(seconds_or_date);
+        let after = self.headers.get(RETRY_AFTER).and_then(|value| {
+            let seconds = value.to_str().ok()?.trim().parse().map(Duration::from_secs);
+            seconds.ok().or_else(|| {
+                let until = u64::try_from(date(value)?).ok()?;
+                Some(self.until(until))
+            })
+        });
         let quota = self.quota();
         after.or_else(|| quota.reset_in.filter(|_| quota.remaining == Some(0)))
     }
 
-    /// What the forge said in words: `message` or `error` of its JSON, in one short line.
+    /// From a time in seconds since the Unix epoch, or a number of seconds where it is too small to be one. Now is by the
+    /// clock of who answered, where it told: ours may be off.
+    fn until(&self, number: u64) -> Duration {
+        const LONG_AGO: u64 = 1_000_000_000;
+        if number < LONG_AGO {
+            return Duration::from_secs(number);
+        }
+        let theirs = self.date().and_then(|date| u64::try_from(date).ok());
+        let now = theirs.map_or_else(
+            || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+            Duration::from_secs,
+        );
+        Duration::from_secs(number).saturating_sub(now)
+    }
+
+    /// What the forge said in words, in one short line: `message` or `error` of its JSON, and the first of its `errors`.
     pub(crate) fn said(&self) -> String {
         #[derive(serde::Deserialize)]
         struct Said {
             message: Option<serde_json::Value>,
             error: Option<serde_json::Value>,
+            errors: Option<serde_json::Value>,
         }
         let text = match self.json::<Said>() {
-            Ok(said) => match said.message.or(said.error) {
-                Some(serde_json::Value::String(text)) => text,
-                Some(other) => other.to_string(),
-                None => String::new(),
-            },
+            Ok(said) => {
+                let first = said.errors.as_ref().and_then(|errors| errors.get(0)).map(in_words);
+                let whole = said.message.or(said.error).as_ref().map(in_words);
+                whole.into_iter().chain(first).collect::<Vec<_>>().join(": ")
+            }
             Err(_) => String::new(),
         };
         let line: String = text
@@ -186,22 +221,14 @@ impl Answer {
     }
 }
 
-/// From a time in seconds since the Unix epoch, or a number of seconds where it is too small to be one.
-fn until(number: u64) -> Duration {
-    const LONG_AGO: u64 = 1_000_000_000;
-    if number < LONG_AGO {
-        return Duration::from_secs(number);
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_secs(number).saturating_sub(now)
+/// What a forge says in JSON, in words: a text, or the `message` of an object.
+fn in_words(said: &serde_json::Value) -> String {
+    let text = said.as_str().or_else(|| said.get("message")?.as_str());
+    text.map_or_else(|| said.to_string(), str::to_owned)
 }
 
-fn seconds_or_date(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    let seconds = u64::try_from(date.timestamp().as_second()).ok()?;
-    Some(until(seconds))
+/// A date as HTTP writes it, in seconds since the Unix epoch.
+fn date(value: &HeaderValue) -> Option<i64> {
+    let date = jiff::fmt::rfc2822::parse(value.to_str().ok()?.trim()).ok()?;
+    Some(date.timestamp().as_second())
 }
