@@ -35,7 +35,7 @@ use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::sign::Signer;
 use crate::submit::{self, Attendance};
-use crate::{advisory, collect, dispatch, http, notify, recovery};
+use crate::{advisory, collect, dispatch, http, notify, recovery, report};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
 const EVALUATION_CHANGES: usize = 1_024;
@@ -124,6 +124,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     if let Err(error) = recovery::recover(&core).await {
         warn!("failed to take up what was left unfinished: {}", told(&error));
     }
+    // After recovery, which moves evaluations on that are done.
+    working.spawn(report::compose(ci.clone()));
     let door = Door::new(ci.clone());
     if let Some(listener) = http {
         let cache = nars.map(|nars| Cache::new(core.clone(), nars, public_keys));

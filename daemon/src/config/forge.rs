@@ -72,3 +72,19 @@ pub enum Form {
     /// As commit statuses.
     Statuses,
 }
+
+#[cfg(test)]
+impl Forge {
+    /// A forge with nothing but a kind and an address.
+    pub(crate) fn of(kind: ForgeKind, url: &str, form: Form) -> Self {
+        Self {
+            name: kind.word().to_owned(),
+            kind,
+            url: url.to_owned(),
+            api: url.to_owned(),
+            auth: None,
+            webhook_secret: None,
+            form,
+        }
+    }
+}

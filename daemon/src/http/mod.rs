@@ -31,6 +31,7 @@ use self::cache::Cache;
 pub(crate) use self::guard::Guard;
 pub(crate) use self::metrics::{attempt_ended, collected};
 pub(crate) use self::serve::serve;
+pub(crate) use self::show::segment;
 use crate::read::Reader;
 
 /// The version that pages and `/healthz` tell.

@@ -3,3 +3,16 @@
 //! ```text
 //! changes → compose (what each context shall say) → index, table `status` → outbox (one sender per forge) → forge
 //! ```
+
+mod compose;
+mod composer;
+mod positions;
+mod reproduce;
+mod text;
+
+use crate::core::Core;
+
+pub(crate) use composer::run as compose;
+
+/// Tells who sends to a repository that there is something new.
+fn ring(_core: &Core, _forge: &str, _repository: &str) {}

@@ -52,6 +52,7 @@ pub(crate) async fn begin(core: &Core, who: &Principal, submission: Submission) 
             evaluation.0
         );
         core.attendance.expect(evaluation);
+        core.announce(evaluation);
     }
     Ok(Begun {
         evaluation,

@@ -186,6 +186,30 @@ pub fn of_commit(conn: &Connection, forge: &str, repository: &str, commit: &str)
     )
 }
 
+/// Evaluations whose summary is not final where it stands.
+pub fn unfinished(conn: &Connection) -> Result<Vec<EvaluationId>> {
+    ids(
+        conn,
+        "SELECT DISTINCT evaluation FROM status WHERE role = 'summary' AND state IN ('queued', 'running')",
+        [],
+    )
+}
+
+/// Evaluations that have ended since then, of which nothing was ever wanted.
+pub fn untold(conn: &Connection, since: Millis) -> Result<Vec<EvaluationId>> {
+    ids(
+        conn,
+        "SELECT id FROM evaluation WHERE ended >= ?1 AND id NOT IN (SELECT evaluation FROM status)",
+        [since],
+    )
+}
+
+fn ids(conn: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<Vec<EvaluationId>> {
+    let mut find = conn.prepare_cached(sql)?;
+    let rows = find.query_map(values, |row| Ok(EvaluationId(row.get(0)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 fn many(conn: &Connection, which: &str, values: impl rusqlite::Params) -> Result<Vec<StatusRow>> {
     let mut find = conn.prepare_cached(&format!(
         "SELECT id, forge, repository, commit_id, context, evaluation, role, attr, seq, content, wanted, tried_seq,
