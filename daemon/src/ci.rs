@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nixci_protocol::nixci::control::{
     Accepted, AttemptId, Begun, BuildDetail, Changed, Collected, EvaluationId, EvaluationSummary, Event, Info,
-    JobStatus, LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Target,
+    JobStatus, LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Submitted, Target,
 };
 use nixci_protocol::nixci::report::{ForgeStatus, StatusReport};
 use nixci_protocol::nixci::verdict::Verdict;
@@ -85,6 +85,22 @@ impl Ci {
         }
     }
 
+    /// Opens an evaluation, adds all of its jobs and closes it, all or nothing; or finds the one of the same key. It is
+    /// on disk before this returns.
+    pub async fn submit(
+        &self,
+        who: &Principal,
+        submission: Submission,
+        jobs: Vec<NewJob>,
+        error: Option<String>,
+    ) -> Result<Submitted, CiError> {
+        let whole = submit::whole(self.core.clone(), who.clone(), submission, jobs, error);
+        // A task of its own, so that a caller that goes away does not part what is recorded from what is scheduled.
+        let (evaluation, resumed) = tokio::spawn(whole).await.map_err(|_| CiError::Stopping)??;
+        let summary = self.status(&Selector::Evaluation(evaluation)).await?;
+        Ok(Submitted { summary, resumed })
+    }
+
     /// Opens an evaluation, or finds the one of the same key. It is on disk before this returns.
     pub async fn submit_begin(&self, who: &Principal, submission: Submission) -> Result<Begun, CiError> {
         submit::begin(&self.core, who, submission).await
@@ -108,7 +124,10 @@ impl Ci {
         evaluation: EvaluationId,
         error: Option<String>,
     ) -> Result<EvaluationSummary, CiError> {
-        submit::end(&self.core, evaluation, error).await?;
+        let core = self.core.clone();
+        // As in `submit`.
+        let end = async move { submit::end(&core, evaluation, error).await };
+        tokio::spawn(end).await.map_err(|_| CiError::Stopping)??;
         self.status(&Selector::Evaluation(evaluation)).await
     }
 
@@ -205,6 +224,11 @@ impl Ci {
     pub async fn answer(&self, who: &Principal, request: Request) -> Result<Answer, CiError> {
         match request {
             Request::Info => one(&self.info(who)),
+            Request::Submit {
+                submission,
+                jobs,
+                error,
+            } => one(&self.submit(who, submission, jobs, error).await?),
             Request::SubmitBegin(submission) => one(&self.submit_begin(who, submission).await?),
             Request::SubmitJobs { evaluation, jobs } => one(&self.submit_jobs(evaluation, jobs).await?),
             Request::SubmitEnd { evaluation, error } => one(&self.submit_end(evaluation, error).await?),

@@ -22,6 +22,9 @@ pub struct Hello {
     pub limits: Limits,
     /// The highest version it speaks.
     pub max_version: Version,
+    /// Whether the server is known to speak protocol 1.38 or later, so that the client says all it has to say at once
+    /// and the handshake takes one turn in place of two. A stock server that is older would misunderstand it.
+    pub at_once: bool,
 }
 
 impl Default for Hello {
@@ -31,6 +34,7 @@ impl Default for Hello {
             store_dir: StoreDir::default(),
             limits: Limits::default(),
             max_version: Version::MAX,
+            at_once: false,
         }
     }
 }
@@ -185,7 +189,11 @@ async fn shake_hands(reader: &mut Reader, writer: &mut Writer, hello: Hello) -> 
         limits: hello.limits,
     };
     let mut out = BytesMut::new();
-    let mut machine = ClientHandshake::start(offer, &mut out);
+    let mut machine = if hello.at_once {
+        ClientHandshake::start_at_once(offer, &mut out)
+    } else {
+        ClientHandshake::start(offer, &mut out)
+    };
     loop {
         writer.out.extend_from_slice(&out.split());
         // A write that fails hides why: what the server said before it hung up says it, so reading goes on.

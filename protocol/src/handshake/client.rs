@@ -15,6 +15,8 @@ use crate::wire::{Negotiated, WireError, decode};
 #[derive(Debug)]
 pub struct ClientHandshake {
     offer: Offer,
+    /// Features and what follows them were said already.
+    said_all: bool,
     state: ClientState,
 }
 
@@ -37,8 +39,34 @@ impl ClientHandshake {
         put_number(offer.version.to_word(), out);
         Self {
             offer,
+            said_all: false,
             state: ClientState::Magic,
         }
+    }
+
+    /// Begins with everything the client will ever say, so that the whole handshake takes one turn.
+    ///
+    /// Only for a server that is known to speak protocol 1.38 or later, as nixci behind its HTTP door is: an older one
+    /// would take the features for something else. Where it does speak less, [`Self::receive`] fails. Where we offer
+    /// less ourselves, this is [`Self::start`].
+    #[must_use]
+    pub fn start_at_once(offer: Offer, out: &mut BytesMut) -> Self {
+        let mut this = Self::start(offer, out);
+        if this.offer.version >= Version::FEATURES {
+            this.say_rest(true, out);
+            this.said_all = true;
+        }
+        this
+    }
+
+    /// What follows the version.
+    fn say_rest(&self, with_features: bool, out: &mut BytesMut) {
+        if with_features {
+            put_features(&self.offer.features.iter().cloned().collect(), out);
+        }
+        // No CPU affinity, no reserved space: both obsolete, both read by every server.
+        put_number(0, out);
+        put_number(0, out);
     }
 
     /// Takes what arrived.
@@ -77,12 +105,11 @@ impl ClientHandshake {
                     }
                     let version = common_version(self.offer.version, theirs)?;
                     let with_features = version >= Version::FEATURES;
-                    if with_features {
-                        put_features(&self.offer.features.iter().cloned().collect(), out);
+                    if !self.said_all {
+                        self.say_rest(with_features, out);
+                    } else if !with_features {
+                        return Err(HandshakeError::Version(theirs));
                     }
-                    // No CPU affinity, no reserved space: both obsolete, both read by every server.
-                    put_number(0, out);
-                    put_number(0, out);
                     if with_features {
                         ClientState::FeatureCount(version)
                     } else {

@@ -72,6 +72,42 @@ fn every_version_agrees_on_the_lower_of_both() {
 }
 
 #[test]
+fn a_client_that_knows_its_server_says_all_in_one_turn() {
+    let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+    let mut client = ClientHandshake::start_at_once(offer(38, &["a", "b"]), &mut to_server);
+    let mut server = server(offer(38, &["b"]));
+    let negotiated = server.receive(&to_server, &mut to_client).unwrap();
+    assert_eq!(negotiated.consumed, to_server.len());
+    to_server.clear();
+    let agreed = client.receive(&to_client, &mut to_server).unwrap();
+    assert_eq!(agreed.consumed, to_client.len());
+    assert!(to_server.is_empty(), "everything was said before");
+    let agreed = agreed.done.unwrap();
+    assert_eq!(Some(agreed.negotiated), negotiated.done);
+    assert_eq!(agreed.daemon_version.as_deref(), Some("2.34.8"));
+}
+
+#[test]
+fn to_say_all_at_once_to_an_older_server_is_an_error_and_no_misunderstanding() {
+    let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+    let mut client = ClientHandshake::start_at_once(offer(38, &["a"]), &mut to_server);
+    // Magic and version; what follows the old server would misread.
+    server(offer(37, &[]))
+        .receive(&to_server[..16], &mut to_client)
+        .unwrap();
+    let error = client.receive(&to_client, &mut to_server).unwrap_err();
+    assert!(matches!(
+        error,
+        HandshakeError::Version(Version { major: 1, minor: 37 })
+    ));
+
+    // Who offers less himself has nothing to say ahead.
+    let mut out = BytesMut::new();
+    let _ = ClientHandshake::start_at_once(offer(37, &["a"]), &mut out);
+    assert_eq!(out.len(), 16);
+}
+
+#[test]
 fn features_are_those_of_both() {
     let ours = offer(38, &["zzz", "mine", "aaa", "aaa", "shared"]);
     let (agreed, _, _) = talk(ours, offer(38, &["shared", "theirs"]), 8).unwrap();

@@ -31,6 +31,17 @@ pub struct AttemptId(pub i64);
 pub enum Request {
     /// Who are you? → [`Info`]
     Info,
+    /// A whole evaluation at once: what [`Self::SubmitBegin`], [`Self::SubmitJobs`] and [`Self::SubmitEnd`] say one after
+    /// the other. Recorded whole or not at all. An evaluation of the same [`Submission::key`] that is complete stays
+    /// as it is, so it may be said twice; one that still receives gets these jobs and is closed. → [`Submitted`]
+    Submit {
+        /// What it says of itself.
+        submission: Submission,
+        /// All of its jobs; their derivations must be valid here.
+        jobs: Vec<NewJob>,
+        /// Why the evaluation as a whole failed, if it did.
+        error: Option<String>,
+    },
     /// Opens an evaluation, or finds the one of the same [`Submission::key`]. → [`Begun`]
     SubmitBegin(Submission),
     /// Adds jobs; their derivations must be valid here. A job that is there already stays. → [`Accepted`]
@@ -187,6 +198,16 @@ pub struct Begun {
     pub evaluation: EvaluationId,
     /// The address of its page.
     pub page: Option<String>,
+    /// Whether it was begun before, by the same key.
+    pub resumed: bool,
+}
+
+/// Answer to [`Request::Submit`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Submitted {
+    /// Where it stands.
+    pub summary: EvaluationSummary,
     /// Whether it was begun before, by the same key.
     pub resumed: bool,
 }

@@ -2,7 +2,8 @@
 //!
 //! The three overlap. Attributes are gathered for a moment ([`gather`]), their closures negotiated and
 //! uploaded and the jobs recorded ([`send`]) while the evaluators go on, so that the first build may
-//! start before the last attribute is evaluated. One connection carries all of it.
+//! start before the last attribute is evaluated. One connection carries all of it. What is evaluated within the first
+//! two seconds, and what needs no evaluation, is known to its end before anything is sent and goes in one message.
 
 mod embedded;
 mod gather;
@@ -13,7 +14,7 @@ mod source;
 use std::io::Read;
 use std::path::Path;
 
-use nixci_protocol::nixci::control::{Evaluated, EvaluationSummary, Submission};
+use nixci_protocol::nixci::control::{EvaluationSummary, NewJob, Submission};
 
 use super::print;
 use super::watch::{self, Host};
@@ -27,7 +28,7 @@ use crate::render;
 use crate::transfer::{self, LocalStore};
 
 use embedded::Embedded;
-use gather::gather;
+use gather::{Gathered, gather, head_start};
 use send::Sender;
 use source::{Jobs, Source};
 
@@ -109,30 +110,21 @@ async fn submit(
     wait: Option<Host>,
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
-    let store_dir = local.store_dir().clone();
-    let about = match &jobs {
-        Jobs::Ready(jobs) => About::roots(&store_dir, &send::roots(&store_dir, jobs)?),
-        // What is sent first is what happens to be evaluated first.
-        Jobs::Evaluate(_) => About {
-            store_dir: store_dir.clone(),
-            roots: None,
-        },
-    };
-    let daemon = Daemon::connect_for(address, about).await?;
-    let mut sender = Sender::begin(daemon, submission, local, store_dir, screen).await?;
-    let error = match jobs {
-        Jobs::Ready(jobs) => {
-            sender.totals.evaluated = jobs.len() as u64;
-            sender.totals.all_evaluated = true;
-            sender.send(jobs).await?;
-            None
-        }
+    let (daemon, summary, error) = match jobs {
+        Jobs::Ready(jobs) => whole(address, submission, local, jobs, None, screen).await?,
         Jobs::Evaluate(what) => {
             let (source, options) = *what;
-            evaluated(source, options, &mut sender).await?
+            let mut evaluation = begin(source, options)?;
+            let mut next = async || evaluation.next().await;
+            let first = head_start(&mut next).await;
+            if first.ended {
+                let error = (!first.fatal.is_empty()).then(|| first.fatal.join("\n"));
+                whole(address, submission, local, first.jobs, error, screen).await?
+            } else {
+                batches(address, submission, local, first, &mut next, screen).await?
+            }
         }
     };
-    let (daemon, summary) = sender.end(error.clone()).await?;
     if let Some(host) = wait {
         return watch::follow(global, daemon, summary.evaluation, host, screen).await;
     }
@@ -148,27 +140,58 @@ async fn submit(
     }
 }
 
-/// Evaluates and sends what is found; returns why the evaluation as a whole failed, if it did.
-async fn evaluated(
-    source: evaluate::Source,
-    options: evaluate::Options,
-    sender: &mut Sender<'_>,
-) -> Result<Option<String>, Problem> {
-    let mut evaluation = evaluate::run(source, options)
-        .map_err(|error| Problem::failed(format!("failed to make a folder for garbage collector roots: {error}")))?;
-    let mut next = async || evaluation.next().await;
+/// Starts an evaluation.
+fn begin(source: evaluate::Source, options: evaluate::Options) -> Result<evaluate::Evaluation, Problem> {
+    evaluate::run(source, options)
+        .map_err(|error| Problem::failed(format!("failed to make a folder for garbage collector roots: {error}")))
+}
+
+/// What became of a submission: the daemon that has it, where it stands there, and why the evaluation as a whole failed,
+/// if it did.
+type Sent = (Daemon, EvaluationSummary, Option<String>);
+
+/// Sends a set of jobs that is known to its end.
+async fn whole(
+    address: &Address,
+    submission: Submission,
+    local: &LocalStore,
+    jobs: Vec<NewJob>,
+    error: Option<String>,
+    screen: &mut Screen,
+) -> Result<Sent, Problem> {
+    let store_dir = local.store_dir().clone();
+    let about = About::roots(&store_dir, &send::roots(&store_dir, &jobs)?);
+    let daemon = Daemon::connect_for(address, about).await?;
+    let mut sender = Sender::new(daemon, submission, local, store_dir, screen);
+    sender.found(&jobs)?;
+    sender.totals.all_evaluated = true;
+    let (daemon, summary) = sender.whole(jobs, error.clone()).await?;
+    Ok((daemon, summary, error))
+}
+
+/// Sends what an evaluation finds while it goes on, after what was found first.
+async fn batches(
+    address: &Address,
+    submission: Submission,
+    local: &LocalStore,
+    first: Gathered,
+    next: &mut impl AsyncFnMut() -> Option<evaluate::Event>,
+    screen: &mut Screen,
+) -> Result<Sent, Problem> {
+    let store_dir = local.store_dir().clone();
+    // What is sent first is what happens to be evaluated first: no set that is worth to be recognised.
+    let about = About {
+        store_dir: store_dir.clone(),
+        roots: None,
+    };
+    let daemon = Daemon::connect_for(address, about).await?;
+    let mut sender = Sender::new(daemon, submission, local, store_dir, screen);
+    // Long evaluations are seen while they last.
+    sender.begin().await?;
     let mut fatal = Vec::new();
+    let mut gathered = first;
     loop {
-        let gathered = gather(&mut next).await;
-        for job in &gathered.jobs {
-            match &job.result {
-                Evaluated::Drv(_) => sender.totals.evaluated += 1,
-                Evaluated::Error(_) => {
-                    sender.totals.errors += 1;
-                    sender.show_error(job)?;
-                }
-            }
-        }
+        sender.found(&gathered.jobs)?;
         sender.totals.all_evaluated = gathered.ended;
         sender.show_totals()?;
         fatal.extend(gathered.fatal);
@@ -176,9 +199,13 @@ async fn evaluated(
             sender.send(gathered.jobs).await?;
         }
         if gathered.ended {
-            return Ok((!fatal.is_empty()).then(|| fatal.join("\n")));
+            break;
         }
+        gathered = gather(next).await;
     }
+    let error = (!fatal.is_empty()).then(|| fatal.join("\n"));
+    let (daemon, summary) = sender.end(error.clone()).await?;
+    Ok((daemon, summary, error))
 }
 
 /// What is left on the terminal when the client goes home.
