@@ -26,15 +26,27 @@ pub(crate) struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// The daemon: `unix://PATH`, a socket's path, or `ssh-ng://HOST`
+    /// The daemon: `unix://PATH`, a socket's path, `https://HOST`, or `ssh-ng://HOST`
     ///
     /// Without it: `$XDG_RUNTIME_DIR/nixci/socket` where that exists, else `/run/nixci/socket`. For `copy`, the
     /// store to copy to.
     #[arg(long, global = true, env = "NIXCI_TO", value_name = "URI")]
     pub(crate) to: Option<String>,
+
+    /// A file with the token for a daemon behind `https://`
+    ///
+    /// Without it: `NIXCI_TOKEN`, what `nixci login` saved, or the token that the CI issues to this job: GitHub and
+    /// Forgejo Actions are asked for one, GitLab CI gives it as `NIXCI_ID_TOKEN`. `NIXCI_AUDIENCE` says for whom it is,
+    /// where the daemon knows itself by another address than this.
+    #[arg(long, global = true, env = "NIXCI_TOKEN_FILE", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Use `http://` also to another machine, where everybody on the way can read and use the token
+    #[arg(long, global = true, env = "NIXCI_INSECURE_HTTP", value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) insecure_http: bool,
 
     /// Print JSON: one value, or one per line where there is a stream of events
     #[arg(long, global = true)]

@@ -1,7 +1,7 @@
 //! `nixci`: submits Nix builds to a nixci daemon and reads what became of them.
 //!
 //! The command line is in [`args`], one file per command in [`command`]. A command asks the daemon
-//! through [`connect`], finds out where it runs in [`context`], shows what happens in [`progress`] and
+//! through [`connect`], as who [`identity`] says, finds out where it runs in [`context`], shows what happens in [`progress`] and
 //! prints results with [`render`]. How it ends is in [`exit`]. Nothing here decides anything about
 //! builds: the daemon does, and the words come from `nixci-protocol`.
 

@@ -47,10 +47,7 @@ pub(crate) async fn run(global: &Global, args: &Copy) -> Result<Exit, Problem> {
     }
     roots.sort();
     roots.dedup();
-    let address = match &global.to {
-        Some(text) => text.parse()?,
-        None => Address::find(None, &process_env)?,
-    };
+    let address = Address::find_store(global, &process_env)?;
     let mut peer = Peer::connect(&address, About::roots(local.store_dir(), &roots)).await?;
     let mut bar = Copying::new(global.json);
     let moved = transfer::closure(&mut peer, &local, &roots, &mut |step| bar.show(step)).await?;

@@ -46,7 +46,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
 
 /// The daemon that the command line or the environment names.
 async fn daemon(global: &Global) -> Result<Daemon, Problem> {
-    Daemon::connect(&Address::find(global.to.as_deref(), &process_env)?).await
+    Daemon::connect(&Address::find(global, &process_env)?).await
 }
 
 /// Prints a result, with styles where the reader takes them.

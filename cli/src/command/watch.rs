@@ -37,7 +37,7 @@ pub(super) enum Host {
 /// Runs the command; it ends as the verdict says.
 pub(crate) async fn run(global: &Global, args: &Watch) -> Result<Exit, Problem> {
     let which = select::evaluation(args.which.as_deref(), args.project.as_deref())?;
-    let address = Address::find(global.to.as_deref(), &process_env)?;
+    let address = Address::find(global, &process_env)?;
     let mut daemon = Daemon::connect(&address).await?;
     // The newest may be another one after a lost connection: its number stays.
     let summary: EvaluationSummary = daemon.ask(&Request::Status { which }).await?;

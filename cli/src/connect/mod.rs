@@ -1,6 +1,7 @@
 //! One connection to a daemon, and what is asked over it.
 
 mod address;
+pub(crate) mod http;
 mod patience;
 
 use std::io;
@@ -21,7 +22,7 @@ pub(crate) use patience::Patience;
 
 /// A connection, and what keeps it alive.
 enum Wire {
-    /// Over a socket.
+    /// Over a socket, or switched from HTTP.
     Own(Box<Connection>),
     /// Over whatever the store layer opened: ssh, a private daemon.
     Link(Box<Link>),
@@ -64,7 +65,7 @@ impl About {
 impl Peer {
     /// Connects and shakes hands.
     ///
-    /// Fails with exit code 4 where nobody answers, and 5 where the socket may not be used.
+    /// Fails with exit code 4 where nobody answers, and 5 where the socket may not be used or the token is refused.
     pub(crate) async fn connect(address: &Address, about: About) -> Result<Self, Problem> {
         Ok(Self {
             wire: open(address, &about).await?,
@@ -182,6 +183,7 @@ async fn open(address: &Address, about: &About) -> Result<Wire, Problem> {
                 .map(|connection| Wire::Own(Box::new(connection)))
                 .map_err(|error| no_handshake(address, &error))
         }
+        Address::Http(site) => Ok(Wire::Own(Box::new(site.open(about).await?))),
         Address::Store(uri) => {
             let parsed: StoreUri = uri.parse().map_err(|error| Problem::usage(chain(&error)))?;
             let options = RemoteOptions {

@@ -35,9 +35,13 @@ fn wrong_words_are_usage_errors_and_say_what_would_do() {
     let world = World::new();
     world.nixci(&["frobnicate"]).ends(2);
     world
-        .nixci(&["--to", "https://ci.example.org", "status"])
+        .nixci(&["--to", "s3://ci.example.org", "status"])
         .ends(2)
-        .warns("ssh-ng://HOST");
+        .warns("`https://HOST`, or `ssh-ng://HOST`");
+    world
+        .nixci(&["--to", "https://ci.example.org", "status"])
+        .ends(5)
+        .warns("there is no token for `https://ci.example.org`: run `nixci login");
     world
         .nixci(&["status", "no-such-name"])
         .ends(2)

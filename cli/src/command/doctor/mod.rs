@@ -98,7 +98,7 @@ pub(crate) async fn run(global: &Global) -> Result<Exit, Problem> {
     let mut checks = vec![nix().await, evaluator().await, local_store(), clock()];
     checks.extend(space());
     checks.push(context());
-    let address = Address::find(global.to.as_deref(), &process_env)?;
+    let address = Address::find(global, &process_env)?;
     checks.extend(token(&address.to_string()));
     match Daemon::connect(&address).await {
         Ok(daemon) => checks.extend(inside(daemon).await?),

@@ -48,7 +48,7 @@ pub(crate) async fn run(global: &Global, args: &Submit) -> Result<Exit, Problem>
     };
     let address = match &embedded {
         Some(embedded) => embedded.address(),
-        None => Address::find(global.to.as_deref(), &process_env)?,
+        None => Address::find(global, &process_env)?,
     };
     let wait = match (&embedded, args.wait) {
         (Some(_), _) => Some(Host::Embedded),
