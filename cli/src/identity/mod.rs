@@ -45,6 +45,8 @@ enum Source {
     Actions(Issuer),
     /// There is none, and this is what to do.
     Nowhere(String),
+    /// There may be one, which cannot be read for this reason.
+    Unusable(String),
 }
 
 impl fmt::Debug for Source {
@@ -54,6 +56,7 @@ impl fmt::Debug for Source {
             Self::Known(from, _) => write!(f, "Known({from})"),
             Self::Actions(_) => f.write_str("Actions"),
             Self::Nowhere(_) => f.write_str("Nowhere"),
+            Self::Unusable(_) => f.write_str("Unusable"),
         }
     }
 }
@@ -61,16 +64,19 @@ impl fmt::Debug for Source {
 impl Identity {
     /// For the daemon at `address`, which has no trailing slash. Reads the file of credentials, if there is one.
     ///
-    /// Fails where a token or that file cannot be used. That there is no token at all is told when one
-    /// is needed.
+    /// Fails with exit code 2 where what is given is no token. That there is none, or that the file cannot be used, is told
+    /// when one is needed.
     pub(crate) fn find(address: &str, token_file: Option<&Path>, env: Env<'_>) -> Result<Self, Problem> {
         let known = |from: &'static str, token| checked(token, from).map(|token| Source::Known(from, token));
         let source = if let Some(path) = token_file {
             Source::File(path.to_owned())
         } else if let Some(token) = env("NIXCI_TOKEN") {
             known("NIXCI_TOKEN", token)?
-        } else if let Some(token) = saved(address, env)? {
-            Source::Known("`nixci login`", token)
+        } else if let Some(saved) = saved(address, env) {
+            match saved {
+                Ok(token) => Source::Known("`nixci login`", token),
+                Err(problem) => Source::Unusable(problem.to_string()),
+            }
         } else if let Some(issuer) = Issuer::find(env) {
             Source::Actions(issuer)
         } else if let Some(token) = env(ID_TOKEN) {
@@ -97,6 +103,7 @@ impl Identity {
                 Exit::NotAllowed,
                 format!("there is no token for `{}`: {advice}", self.address),
             )),
+            Source::Unusable(why) => Err(Problem::failed(why.clone())),
         }
     }
 
@@ -127,16 +134,13 @@ impl Identity {
                  configuration let this repository submit?"
                     .to_owned(),
             ),
-            Source::Nowhere(_) => ("no token".to_owned(), "give one".to_owned()),
+            Source::Nowhere(_) | Source::Unusable(_) => ("no token".to_owned(), "give one".to_owned()),
         }
     }
 }
 
-fn saved(address: &str, env: Env<'_>) -> Result<Option<SecretString>, Problem> {
-    match Credentials::find(env) {
-        Some(file) => file.read(address),
-        None => Ok(None),
-    }
+fn saved(address: &str, env: Env<'_>) -> Option<Result<SecretString, Problem>> {
+    Credentials::find(env)?.read(address).transpose()
 }
 
 /// What to do where there is no token.
