@@ -9,8 +9,6 @@
 //!                               └─ read, watch, logs → clients, pages
 //! ```
 
-#![expect(clippy::unused_async, reason = "clients of forges that are not filled in yet")]
-
 mod adopt;
 mod advisory;
 mod build;
