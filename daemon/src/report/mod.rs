@@ -10,6 +10,9 @@ mod positions;
 mod reproduce;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::Core;
 
 pub(crate) use composer::run as compose;
