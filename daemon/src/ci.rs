@@ -8,7 +8,6 @@ use nixci_protocol::nixci::control::{
 };
 use nixci_protocol::nixci::report::{ForgeStatus, StatusReport};
 use nixci_protocol::nixci::verdict::Verdict;
-use nixci_store::index::statuses;
 use serde::Serialize;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -193,13 +192,7 @@ impl Ci {
 
     /// What is shown of an evaluation on forges; with `again` all of it is sent once more.
     pub async fn report(&self, which: &Selector, _again: bool) -> Result<Vec<StatusReport>, CiError> {
-        let evaluation = self.reader.find(which).await?.id;
-        let rows = self
-            .core
-            .index
-            .read(move |conn| statuses::of_evaluation(conn, evaluation))
-            .await?;
-        Ok(rows.into_iter().map(statuses::StatusRow::report).collect())
+        Ok(self.reader.reports(which).await?)
     }
 
     /// The forges that are told, asked now whether they know us; each is given a few seconds.

@@ -13,6 +13,7 @@ use futures_util::stream;
 use nixci_protocol::nixci::control::{
     AttemptSummary, BuildDetail, EvaluationSummary, JobStatus, ProjectSummary, Selector, StoreStatus,
 };
+use nixci_protocol::nixci::report::StatusReport;
 use nixci_protocol::nixci::verdict::Verdict;
 use nixci_store::logs::Entry;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub(super) fn routes() -> Router<Site> {
         .route("/evaluations/{id}", get(evaluation))
         .route("/evaluations/{id}/jobs", get(jobs))
         .route("/evaluations/{id}/verdict", get(verdict))
+        .route("/evaluations/{id}/statuses", get(statuses))
         .route("/builds/{name}", get(build))
         .route("/attempts/{id}", get(attempt))
         .route("/projects", get(projects))
@@ -58,6 +60,10 @@ async fn evaluation(State(site): State<Site>, Path(id): Path<String>) -> Answer<
 
 async fn jobs(State(site): State<Site>, Path(id): Path<String>) -> Answer<Vec<JobStatus>> {
     Ok(Json(site.reader.jobs(&selector(&id)?).await?))
+}
+
+async fn statuses(State(site): State<Site>, Path(id): Path<String>) -> Answer<Vec<StatusReport>> {
+    Ok(Json(site.reader.reports(&selector(&id)?).await?))
 }
 
 #[derive(Debug, Deserialize)]

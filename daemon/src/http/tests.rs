@@ -4,8 +4,10 @@ use nixci_protocol::nixci::control::{
     AttemptId, BuildDetail, EvaluationSummary, JobStatus, ProjectSummary, StoreStatus,
 };
 use nixci_protocol::nixci::outcome::FailureClass;
+use nixci_protocol::nixci::report::{StatusContent, StatusReport, StatusRole, StatusState};
 use nixci_protocol::nixci::verdict::Verdict;
 use nixci_store::index::attempts::{self, AttemptEnd, AttemptResult};
+use nixci_store::index::statuses::{self, StatusKey, Wanted};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, LOCATION};
 use rstest::rstest;
@@ -28,6 +30,7 @@ impl Server {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let router = router(world.reader.clone(), None);
         tokio::spawn(async move { axum::serve(listener, router).await });
+        crate::tls::install_provider();
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -492,4 +495,49 @@ async fn an_attempt_or_build_of_another_is_not_shown() {
     let (status, _, _) = server.get(&format!("/b/{}?attempt=9999", drv("engine-2"))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(server.world.reader.attempt(AttemptId(9999)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_page_says_what_forges_have_of_it() {
+    let world = World::new();
+    let (_, head) = world.rockets().await;
+    let wanted = |context: &str, state| Wanted {
+        key: StatusKey {
+            forge: "github".into(),
+            repository: "acme/rockets".into(),
+            commit: HEAD.into(),
+            context: context.into(),
+        },
+        evaluation: head,
+        role: StatusRole::Job,
+        attr: None,
+        content: StatusContent {
+            state,
+            description: format!("about {HOSTILE}"),
+            summary: String::new(),
+            text: String::new(),
+            url: None,
+            annotations: Vec::new(),
+            started: None,
+            ended: None,
+        },
+    };
+    let rows = [
+        wanted("nixci", StatusState::Failure),
+        wanted(HOSTILE, StatusState::Success),
+    ];
+    world
+        .index
+        .write(move |tx| rows.iter().try_for_each(|row| statuses::want(tx, row, 1).map(drop)))
+        .await
+        .unwrap();
+    let server = Server::start(world).await;
+    let html = server.page(&format!("/e/{}", head.0)).await;
+    assert!(
+        html.contains("<b class=\"name\">nixci</b>") && html.contains("not yet"),
+        "{html}"
+    );
+    let reports: Vec<StatusReport> = server.json(&format!("/api/v1/evaluations/{}/statuses", head.0)).await;
+    assert_eq!(reports.len(), 2);
+    assert_eq!((reports[0].state, reports[0].is_sent), (StatusState::Failure, false));
 }

@@ -11,6 +11,7 @@ mod evaluation;
 mod log;
 mod outcome;
 mod project;
+mod report;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -65,6 +65,7 @@ impl Room {
     async fn told_over_http(&self, id: &DrvOutput) -> Realisation {
         let address = self.daemon.http_addr.unwrap();
         let url = format!("http://{address}/realisations/{id}.doi");
+        nixci_daemon::tls::install_provider();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(url).send().await.unwrap().error_for_status().unwrap();
         Realisation::from_json(&answer.bytes().await.unwrap()).unwrap()

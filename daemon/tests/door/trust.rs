@@ -428,6 +428,7 @@ async fn http_can_be_for_holders_of_tokens_only() {
     }];
     let daemon = start(config).await.unwrap();
     let base = format!("http://{}", daemon.http_addr.unwrap());
+    nixci_daemon::tls::install_provider();
     let client = reqwest::Client::new();
     for path in ["/", "/api/v1/stores", "/nix-cache-info", "/metrics", "/no-such-page"] {
         let url = format!("{base}{path}");

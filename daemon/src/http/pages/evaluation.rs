@@ -3,6 +3,7 @@
 mod address;
 mod causes;
 mod jobs;
+mod told;
 
 use askama::Template;
 use axum::Json;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 use self::address::{Address, bucket, bucket_name};
 use self::causes::{CauseView, ErrorView, ReasonView};
+use self::told::ToldView;
 use super::{build_url, evaluation_name};
 use crate::http::error::HttpError;
 use crate::http::select::{self, Form};
@@ -108,6 +110,9 @@ pub(in crate::http) struct EvaluationView {
     unanswered: Vec<ReasonView>,
     unanswered_total: String,
     has_base: bool,
+    told: Vec<ToldView>,
+    told_total: usize,
+    told_url: String,
     show: Option<String>,
     q: String,
     filtered: bool,
@@ -230,15 +235,10 @@ pub(in crate::http) async fn load(
         ids.push(id);
         jobs.push(html);
     }
-    Ok(prepare(
-        &view,
-        query,
-        show,
-        &running,
-        builds_left,
-        listed.place,
-        (ids, jobs),
-    ))
+    let reports = site.reader.reports(which).await?;
+    let mut page = prepare(&view, query, show, &running, builds_left, listed.place, (ids, jobs));
+    (page.told, page.told_total) = told::views(reports, now());
+    Ok(page)
 }
 
 fn prepare(
@@ -315,6 +315,9 @@ fn prepare(
         unanswered,
         unanswered_total,
         has_base: verdict.base.is_some(),
+        told: Vec::new(),
+        told_total: 0,
+        told_url: format!("/api/v1/evaluations/{}/statuses", summary.evaluation.0),
         show: show.map(|bucket| bucket_name(bucket).to_owned()),
         q: query.q.clone().unwrap_or_default(),
         filtered: show.is_some() || query.q.as_deref().is_some_and(|q| !q.is_empty()),

@@ -2,6 +2,7 @@
 
 use nixci_protocol::nixci::control::EvaluationSummary;
 use nixci_protocol::nixci::outcome::Outcome;
+use nixci_protocol::nixci::report::StatusState;
 use nixci_protocol::nixci::verdict::{Bucket, Conclusion};
 
 /// A state as it is shown.
@@ -40,6 +41,21 @@ impl From<&Outcome> for Mark {
             Outcome::EvaluationError { .. } => BAD,
         };
         mark(look, outcome.words())
+    }
+}
+
+impl From<StatusState> for Mark {
+    fn from(state: StatusState) -> Self {
+        match state {
+            StatusState::Queued => mark(WAITS, "queued"),
+            StatusState::Running => mark(RUNS, "running"),
+            StatusState::Success => mark(FINE, "success"),
+            StatusState::Failure => mark(BAD, "failure"),
+            StatusState::Error => mark(NO_ANSWER, "error"),
+            StatusState::Cancelled => mark(NO_ANSWER, "cancelled"),
+            StatusState::ActionRequired => mark(NO_ANSWER, "action required"),
+            StatusState::Neutral => mark(GONE, "neutral"),
+        }
     }
 }
 

@@ -215,6 +215,7 @@ async fn a_download_that_broke_off_goes_on_with_curl_and_over_http_2() {
         assert_eq!(std::fs::read(&file).unwrap(), whole, "{option}");
     }
     // Many at once over one connection.
+    nixci_daemon::tls::install_provider();
     let http2 = reqwest::Client::builder()
         .no_proxy()
         .http2_prior_knowledge()

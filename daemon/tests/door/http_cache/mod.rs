@@ -36,6 +36,7 @@ impl Cached {
         change(&mut config);
         let daemon = start(config).await.unwrap();
         let url = format!("http://{}", daemon.http_addr.unwrap());
+        nixci_daemon::tls::install_provider();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             store,
