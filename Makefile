@@ -13,7 +13,8 @@ test: setup ## everything that must hold: format, lints, build, tests, doc tests
 	cargo fmt --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo build --quiet --workspace
-	cargo nextest run --workspace
+	NIXCI_LOG=$${NIXCI_LOG:-debug} cargo nextest run --workspace
+	.ci/no-secrets target/nextest/default/junit.xml
 	cargo test --quiet --doc --workspace
 
 # A bench is a file in some crate's benches folder; it writes target/bench/NAME.json.

@@ -19,6 +19,7 @@ mod nix;
 pub mod peers;
 mod process;
 pub mod recorded;
+pub mod secrets;
 mod service;
 mod small_disk;
 mod sshd;

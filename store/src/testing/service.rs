@@ -168,5 +168,14 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.stop();
+        // A test that fails says already why.
+        if !std::thread::panicking() {
+            let leak = super::secrets::leak(&self.log());
+            assert!(
+                leak.is_none(),
+                "the log of nixci-daemon tells a secret: {}",
+                leak.unwrap_or_default()
+            );
+        }
     }
 }
