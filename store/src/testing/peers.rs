@@ -24,6 +24,15 @@ pub fn node_modules() -> PathBuf {
     dir
 }
 
+/// Forgejo's own description of its API, as `.ci/setup` puts it there.
+///
+/// Panics when it is not there.
+pub fn forgejo_contract() -> PathBuf {
+    let file = super::cache_dir().join("forgejo-api.json");
+    assert!(file.is_file(), "{} is not there: run .ci/setup", file.display());
+    file
+}
+
 /// A loopback port that nobody uses now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use self::status::{Place, Row, Status};
 use super::http::Answer;
-use super::text::line;
+use super::text::{line, segment};
 use super::{Found, Http, OpenError, Outgoing, PullRequest, Scope, SendError, Sent, token};
 use crate::config;
 
@@ -107,7 +107,7 @@ impl GitLab {
             "{}/repository/commits/{}/statuses?per_page=100&name={}",
             place.project,
             place.commit,
-            super::text::segment(&status.context)
+            segment(&body.name)
         );
         let answer = self.ask(Method::GET, &path, None::<&()>).await?;
         // Of a commit that is not there nothing is shown; what is sent then says so.

@@ -23,7 +23,7 @@ pub(super) struct Place {
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     pub(super) state: State,
-    name: String,
+    pub(super) name: String,
     description: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target_url: Option<String>,
