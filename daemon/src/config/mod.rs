@@ -24,7 +24,7 @@ use nixci_protocol::types::StoreDir;
 use nixci_protocol::wire::Limits as WireLimits;
 
 pub use error::{ConfigError, Problem};
-pub use forge::{Forge, ForgeAuth, ForgeKind, Form};
+pub use forge::{Forge, ForgeAuth, ForgeKind, Form, Pace, Window};
 pub use project::{ContextNames, Detail, Project};
 pub use secret::{SecretError, SecretFile};
 pub use signing::Keys;

@@ -33,13 +33,15 @@ pub fn expired(conn: &Connection, keep: Keep) -> Result<Vec<EvaluationId>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Forgets an evaluation with its jobs, and says whether it did: not one that was opened again meanwhile.
+/// Forgets an evaluation with its jobs and statuses, and says whether it did: not one that was opened again meanwhile.
 pub fn forget(tx: &Transaction<'_>, id: EvaluationId, keep: Keep) -> Result<bool> {
     let mut find = tx.prepare_cached("SELECT 1 FROM evaluation WHERE id = ?1 AND ended < ?2")?;
     if !find.exists(params![id.0, keep.ended_since])? {
         return Ok(false);
     }
     tx.prepare_cached("DELETE FROM job WHERE evaluation = ?1")?
+        .execute([id.0])?;
+    tx.prepare_cached("DELETE FROM status WHERE evaluation = ?1")?
         .execute([id.0])?;
     tx.prepare_cached("DELETE FROM evaluation WHERE id = ?1")?
         .execute([id.0])?;

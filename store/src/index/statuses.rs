@@ -3,6 +3,9 @@
 //! A row is one context of one commit. Whoever wants something shown writes it with [`want`]; whoever sends takes what is
 //! newest. The number `seq` grows with every change, so that "sent" always says what was sent.
 
+mod refused;
+mod sending;
+
 use nixci_protocol::nixci::attr_path::AttrPath;
 use nixci_protocol::nixci::control::{EvaluationId, Millis};
 use nixci_protocol::nixci::report::{StatusContent, StatusReport, StatusRole, StatusState};
@@ -10,6 +13,15 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 
 use super::error::Result;
 use super::names::{from_column, json, nonsense};
+
+pub use refused::{RefusedRepository, allow_repositories, allow_repository, refuse, refuse_repository, refused};
+pub use sending::{
+    Begun, Counts, Failure, Held, Unsent, begin, confirm, counts, fail, found, renew, send_again, tried_since, unsent,
+    unsent_repositories,
+};
+
+#[cfg(test)]
+pub(super) use sending::HOT as SENDING;
 
 /// The number of a status; it is never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::Check;
-use crate::config::{Forge, ForgeAuth, ForgeKind, Form};
+use crate::config::{Forge, ForgeAuth, ForgeKind, Form, Pace};
 use crate::principal;
 
 #[derive(Debug, Deserialize)]
@@ -22,6 +22,8 @@ pub(super) struct ForgeTable {
     token_file: Option<Spanned<PathBuf>>,
     webhook_secret_file: Option<Spanned<PathBuf>>,
     form: Option<Spanned<String>>,
+    per_minute: Option<Spanned<u32>>,
+    per_hour: Option<Spanned<u32>>,
 }
 
 pub(super) fn resolve(tables: Vec<ForgeTable>, check: &mut Check<'_>) -> Vec<Forge> {
@@ -108,6 +110,20 @@ fn forge(table: ForgeTable, names: &mut BTreeSet<String>, check: &mut Check<'_>)
         "statuses" => Ok(Form::Statuses),
         _ => Err(format!("`form` is `{text}`; it can be \"checks\" or \"statuses\"")),
     });
+    let usual = Pace::of(kind);
+    let mut writes = |key: &str, given, nth: usize| {
+        let usual = usual.windows.get(nth).map_or(1, |window| window.writes);
+        check.value(given, usual, |writes: &u32| match *writes {
+            0 => Err(format!("`{key}` is 0; leave the forge out to tell it nothing")),
+            writes => Ok(writes),
+        })
+    };
+    let per_minute = writes("per_minute", table.per_minute, 0);
+    let per_hour = writes("per_hour", table.per_hour, 1);
+    let pace = Pace {
+        windows: Pace::windows(per_minute, per_hour),
+        ..usual.clone()
+    };
     Some(Forge {
         name,
         kind,
@@ -116,6 +132,7 @@ fn forge(table: ForgeTable, names: &mut BTreeSet<String>, check: &mut Check<'_>)
         auth,
         webhook_secret: table.webhook_secret_file.map(|file| check.secret(file)),
         form,
+        pace,
     })
 }
 

@@ -1,6 +1,7 @@
 -- What is to be shown on forges, and what they have confirmed. One row per context of a commit: content is the JSON of the
 -- desired status, seq its number, which grows with every change. sent_* is what the forge has confirmed; tried_seq is newer
--- than sent_seq while a request is under way, or when its answer was lost.
+-- than sent_seq while a request is under way, or when its answer was lost; tried is when that request began.
+-- rank is the order of sending: what is shown once per commit, jobs that are red, other jobs that are final, the rest.
 CREATE TABLE status (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     forge      TEXT NOT NULL,
@@ -15,6 +16,7 @@ CREATE TABLE status (
     content    TEXT NOT NULL,
     wanted     INTEGER NOT NULL,
     tried_seq  INTEGER,
+    tried      INTEGER,
     sent_seq   INTEGER,
     sent_state TEXT,
     sent       INTEGER,
@@ -25,19 +27,30 @@ CREATE TABLE status (
     retry_at   INTEGER,
     error      TEXT,
     refused    INTEGER,
+    rank       INTEGER NOT NULL AS (
+        CASE WHEN role <> 'job' THEN 0
+             WHEN state IN ('failure', 'error', 'cancelled', 'action-required') THEN 1
+             WHEN state NOT IN ('queued', 'running') THEN 2
+             ELSE 3 END
+    ) VIRTUAL,
     UNIQUE (forge, repository, commit_id, context)
 ) STRICT;
-CREATE INDEX status_unsent ON status (forge, repository, id) WHERE sent_seq IS NOT seq AND refused IS NULL;
+CREATE INDEX status_unsent ON status (forge, repository, rank, evaluation, id)
+    WHERE sent_seq IS NOT seq AND refused IS NULL;
+CREATE INDEX status_refused ON status (forge, repository) WHERE refused IS NOT NULL;
+CREATE INDEX status_by_try ON status (forge, tried) WHERE tried IS NOT NULL;
 CREATE INDEX status_by_evaluation ON status (evaluation, id);
 CREATE INDEX status_by_commit ON status (commit_id, id);
 CREATE INDEX status_by_remote ON status (forge, remote_id) WHERE remote_id IS NOT NULL;
 
--- Repositories of which a forge has said that it takes nothing from us, until something changes.
+-- Repositories of which a forge has said that it takes nothing from us, until something changes. settings is a digest of
+-- how the forge was configured then.
 CREATE TABLE refused_repository (
     forge      TEXT NOT NULL,
     repository TEXT NOT NULL,
     reason     TEXT NOT NULL,
     since      INTEGER NOT NULL,
+    settings   TEXT NOT NULL,
     PRIMARY KEY (forge, repository)
 ) STRICT, WITHOUT ROWID;
 

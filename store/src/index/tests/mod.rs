@@ -23,6 +23,7 @@ mod plans;
 mod prune;
 mod recorded;
 mod schema;
+mod statuses;
 mod writing;
 
 fn index() -> (Index, TempDir) {
