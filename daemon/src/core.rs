@@ -17,6 +17,7 @@ use crate::forge::Forges;
 use crate::forward::Holders;
 use crate::objects::Objects;
 use crate::read::Told;
+use crate::report::Outbox;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId};
 use crate::shutdown::Shutdown;
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) holders: Holders,
     /// Who is told of verdicts.
     pub(crate) forges: Forges,
+    /// Who tells them.
+    pub(crate) outbox: Outbox,
     /// Clients that wait for builds.
     pub(crate) requests: Requests,
     /// Evaluations that got jobs or changed their state. Lossy: who lags looks again.

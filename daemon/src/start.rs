@@ -30,6 +30,7 @@ use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
 use crate::principal::{Credentials, Tokens};
 use crate::read::Told;
+use crate::report::Outbox;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
@@ -98,6 +99,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stop = Shutdown::default();
     let rooms = (index.clone(), spool.clone(), logs.clone());
     let objects = Objects::new(rooms, readers, &signer, &config, &stop);
+    let pages = http_addr.map(|address| config.listen.url.clone().unwrap_or_else(|| format!("http://{address}")));
+    let config = Arc::new(config);
+    let outbox = Outbox::new(index.clone(), config.clone(), forges.clone(), stop.clone());
     let core = Arc::new(Core {
         objects,
         signer,
@@ -106,14 +110,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         logs,
         scheduler,
         stores,
-        pages: http_addr.map(|address| config.listen.url.clone().unwrap_or_else(|| format!("http://{address}"))),
+        pages,
         stop,
         attendance: Attendance::default(),
         holders: Holders::default(),
         forges,
+        outbox,
         requests: Requests::default(),
         evaluations_changed: tokio::sync::broadcast::channel(EVALUATION_CHANGES).0,
-        config: Arc::new(config),
+        config,
     });
     let ci = Ci::new(core.clone());
     let working = &core.stop.working;
@@ -123,6 +128,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     working.spawn(notify::watchdog(core.scheduler.clone(), core.stop.builds.clone()));
     if let Err(error) = recovery::recover(&core).await {
         warn!("failed to take up what was left unfinished: {}", told(&error));
+    }
+    if let Err(error) = core.outbox.start().await {
+        warn!("failed to take up what forges were not told: {}", told(&error));
     }
     // After recovery, which moves evaluations on that are done.
     working.spawn(report::compose(ci.clone()));

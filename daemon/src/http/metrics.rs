@@ -2,7 +2,8 @@
 //!
 //! There are no histograms: the recorder collects their samples until somebody asks, and nobody may ever do.
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -12,9 +13,11 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use nixci_protocol::nixci::control::Collected;
 use nixci_protocol::nixci::outcome::FailureClass;
 use nixci_store::index::attempts::AttemptResult;
+use nixci_store::index::statuses::Counts;
 
 use super::Site;
 use super::error::HttpError;
+use crate::core::now;
 
 const BUILDS: &str = "nixci_builds_total";
 const ATTEMPTS: &str = "nixci_attempts_total";
@@ -33,6 +36,10 @@ const COLLECTED_BYTES: &str = "nixci_collected_bytes_total";
 const EVALUATIONS: &str = "nixci_open_evaluations";
 const NARS: &str = "nixci_cache_nars_total";
 const NAR_CACHE: &str = "nixci_nar_cache_bytes";
+const STATUS_WRITES: &str = "nixci_status_writes_total";
+const STATUS_UNSENT: &str = "nixci_unsent_statuses";
+const STATUS_REFUSED: &str = "nixci_refused_statuses";
+const STATUS_BEHIND: &str = "nixci_statuses_behind_seconds";
 
 /// The recorder of this process: several daemons in one process, as in tests, share it.
 pub(super) fn recorder() -> PrometheusHandle {
@@ -82,6 +89,17 @@ fn describe() {
         "NARs that the binary cache began to send, by where they came from"
     );
     describe_gauge!(NAR_CACHE, Unit::Bytes, "Compressed NARs kept on disk");
+    describe_counter!(STATUS_WRITES, "Requests to forges, by forge and result");
+    describe_gauge!(STATUS_UNSENT, "Statuses a forge has not got yet, by forge");
+    describe_gauge!(
+        STATUS_REFUSED,
+        "Statuses that are not tried again before something changes, by forge"
+    );
+    describe_gauge!(
+        STATUS_BEHIND,
+        Unit::Seconds,
+        "How long the oldest status a forge has not got has waited, by forge"
+    );
 }
 
 fn result_words(result: AttemptResult) -> (&'static str, &'static str) {
@@ -119,6 +137,33 @@ pub(crate) fn collected(what: &Collected) {
     counter!(COLLECTED_BYTES).increment(what.disk_bytes.saturating_add(what.log_bytes));
 }
 
+/// How a request to a forge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StatusWrite {
+    /// It was taken.
+    Sent,
+    /// Its answer was lost.
+    Lost,
+    /// It did not happen.
+    Failed,
+    /// The forge takes nothing for now.
+    Limited,
+    /// The forge does not take it.
+    Refused,
+}
+
+/// Counts a request to a forge.
+pub(crate) fn status_written(forge: &str, how: StatusWrite) {
+    let how = match how {
+        StatusWrite::Sent => "sent",
+        StatusWrite::Lost => "lost",
+        StatusWrite::Failed => "failed",
+        StatusWrite::Limited => "limited",
+        StatusWrite::Refused => "refused",
+    };
+    counter!(STATUS_WRITES, "forge" => forge.to_owned(), "result" => how).increment(1);
+}
+
 pub(super) fn request(route: &str, method: &'static str, status: u16, millis: u64) {
     let route = route.to_owned();
     counter!(REQUEST_MILLIS, "route" => route.clone()).increment(millis);
@@ -145,6 +190,22 @@ pub(super) fn nar_sent(from: NarFrom) {
     counter!(NARS, "from" => from).increment(1);
 }
 
+/// Sets the gauges of forges, those that have everything by now to 0.
+fn show_unsent(counts: Vec<Counts>) {
+    /// Forges that were shown before.
+    static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    shown.extend(counts.iter().map(|counts| counts.forge.clone()));
+    for forge in &*shown {
+        let counts = counts.iter().find(|counts| counts.forge == *forge);
+        let oldest = counts.and_then(|counts| counts.oldest);
+        let behind = oldest.map_or(0, |oldest| now().saturating_sub(oldest).max(0));
+        gauge!(STATUS_UNSENT, "forge" => forge.clone()).set(counts.map_or(0, |counts| counts.unsent) as f64);
+        gauge!(STATUS_REFUSED, "forge" => forge.clone()).set(counts.map_or(0, |counts| counts.refused) as f64);
+        gauge!(STATUS_BEHIND, "forge" => forge.clone()).set(behind as f64 / 1_000.0);
+    }
+}
+
 pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoResponse, HttpError> {
     let load = site.reader.load_of_stores().await?;
     for (store, load) in load {
@@ -160,6 +221,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
     gauge!(SPOOL).set(site.reader.spooled() as f64);
     gauge!(LEASES).set(site.reader.leases() as f64);
     gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);
+    show_unsent(site.reader.unsent_statuses().await?);
     Ok((
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         site.prometheus.render(),

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nixci_protocol::nixci::control::StoreStatus;
 use nixci_protocol::types::{StoreDir, Trust};
-use nixci_store::index::Index;
+use nixci_store::index::{Index, statuses};
 use nixci_store::logs::Logs;
 use nixci_store::spool::Spool;
 
@@ -149,6 +149,11 @@ impl Reader {
     /// How many evaluations are not settled.
     pub(crate) async fn open_evaluations(&self) -> Result<usize, ReadError> {
         Ok(self.scheduler.evaluations().await?.len())
+    }
+
+    /// What forges have not got yet, by forge; those that have everything are left out.
+    pub(crate) async fn unsent_statuses(&self) -> Result<Vec<statuses::Counts>, ReadError> {
+        Ok(self.index.read(statuses::counts).await?)
     }
 
     /// How many objects the spool holds.

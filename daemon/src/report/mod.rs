@@ -6,8 +6,12 @@
 
 mod compose;
 mod composer;
+pub mod machine;
+mod outbox;
+pub mod pace;
 mod positions;
 mod reproduce;
+mod sender;
 mod text;
 
 #[cfg(test)]
@@ -16,6 +20,9 @@ mod tests;
 use crate::core::Core;
 
 pub(crate) use composer::run as compose;
+pub use outbox::Outbox;
 
 /// Tells who sends to a repository that there is something new.
-fn ring(_core: &Core, _forge: &str, _repository: &str) {}
+fn ring(core: &Core, forge: &str, repository: &str) {
+    core.outbox.ring(forge, repository);
+}

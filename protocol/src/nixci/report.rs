@@ -232,3 +232,37 @@ pub struct RefusedRepository {
     /// Since when.
     pub since: Millis,
 }
+
+/// Why a forge is not told everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportTrouble {
+    /// The forge by its name in the configuration.
+    pub forge: String,
+    /// The repository, where it is about one.
+    pub repository: Option<String>,
+    /// The status, where it is about one.
+    pub context: Option<String>,
+    /// Of which kind.
+    pub kind: ReportTroubleKind,
+    /// What the forge said, in one line.
+    pub reason: String,
+    /// Since when.
+    pub since: Millis,
+}
+
+/// Kinds of trouble with a forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReportTroubleKind {
+    /// It does not answer, or fails; it is tried again by itself.
+    Down,
+    /// It takes nothing for some time; it is tried again by itself.
+    Limited,
+    /// It does not know us. Nothing is sent there before the daemon is started again or somebody asks.
+    Stopped,
+    /// It takes nothing for this repository. Nothing is sent there before something changes.
+    RefusedRepository,
+    /// It does not take this status. It is not sent before it changes.
+    RefusedStatus,
+}

@@ -14,10 +14,12 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params, pa
 use super::error::Result;
 use super::names::{from_column, json, nonsense};
 
-pub use refused::{RefusedRepository, allow_repositories, allow_repository, refuse, refuse_repository, refused};
+pub use refused::{
+    RefusedRepository, allow_repositories, allow_repository, refuse, refuse_repository, refused, refused_statuses,
+};
 pub use sending::{
     Begun, Counts, Failure, Held, Unsent, begin, confirm, counts, fail, found, renew, send_again, tried_since, unsent,
-    unsent_repositories,
+    unsent_places, unsent_repositories,
 };
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use nixci_protocol::nixci::control::Millis;
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
 use super::super::error::Result;
-use super::StatusId;
+use super::{StatusId, StatusRow};
 
 /// A repository that takes nothing from us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,15 @@ pub fn allow_repositories(tx: &Transaction<'_>, forge: &str, settings: &str) -> 
     Ok(tx
         .prepare_cached("DELETE FROM refused_repository WHERE forge = ?1 AND settings <> ?2")?
         .execute([forge, settings])?)
+}
+
+/// Statuses that are sent no more, the newest refusals first, at most so many.
+pub fn refused_statuses(conn: &Connection, most: u32) -> Result<Vec<StatusRow>> {
+    super::many(
+        conn,
+        "WHERE refused IS NOT NULL ORDER BY refused DESC, id DESC LIMIT ?1",
+        [most],
+    )
 }
 
 /// All refused repositories, in the order of their names.

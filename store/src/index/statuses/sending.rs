@@ -119,6 +119,20 @@ pub fn unsent_repositories(conn: &Connection, forge: &str, owner: Option<&str>) 
     }
 }
 
+/// Every repository that something is to be sent to, as (forge, repository), also the refused.
+pub fn unsent_places(conn: &Connection) -> Result<Vec<(String, String)>> {
+    let mut next = conn.prepare_cached(NEXT_PLACE)?;
+    let mut found: Vec<(String, String)> = Vec::new();
+    loop {
+        let (forge, repository) = found.last().map(|(f, r)| (f.as_str(), r.as_str())).unwrap_or_default();
+        let place = next.query_row([forge, repository], |row| Ok((row.get(0)?, row.get(1)?)));
+        match place.optional()? {
+            Some(place) => found.push(place),
+            None => return Ok(found),
+        }
+    }
+}
+
 /// What is to be sent to a repository: of each rank at most so many, the oldest evaluations first. The second value is
 /// whether that is all.
 pub fn unsent(conn: &Connection, forge: &str, repository: &str, most: usize) -> Result<(Vec<Unsent>, bool)> {
@@ -341,6 +355,10 @@ const OF_EVALUATION: &str = "
 const NEXT_REPOSITORY: &str = "
     SELECT repository FROM status WHERE forge = ?1 AND repository > ?2 AND sent_seq IS NOT seq AND refused IS NULL
     ORDER BY repository LIMIT 1";
+const NEXT_PLACE: &str = "
+    SELECT forge, repository FROM status
+    WHERE (forge, repository) > (?1, ?2) AND sent_seq IS NOT seq AND refused IS NULL
+    ORDER BY forge, repository LIMIT 1";
 const NEXT_EVALUATION: &str = "
     SELECT evaluation FROM status
     WHERE forge = ?1 AND repository = ?2 AND rank = 3 AND evaluation > ?3 AND sent_seq IS NOT seq AND refused IS NULL
@@ -358,7 +376,7 @@ const COUNTS: &str = "
 
 /// The queries whose plans are asserted.
 #[cfg(test)]
-pub(in super::super) const HOT: [&str; 7] = [
+pub(in super::super) const HOT: [&str; 8] = [
     OF_RANK,
     OF_EVALUATION,
     NEXT_REPOSITORY,
