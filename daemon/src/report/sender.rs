@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Statuses that are read at once, of each rank, over all repositories.
 const MOST: usize = 2_048;
 /// Of one repository at least, and at most.
-const MOST_OF_ONE: (usize, usize) = (16, 512);
+const MOST_OF_ONE: (usize, usize) = (16, 256);
 
 type Doing<'a> = Pin<Box<dyn Future<Output = Event> + Send + 'a>>;
 

@@ -26,6 +26,8 @@ const FIRST_LIMIT: Millis = 60_000;
 const LAST_LIMIT: Millis = 3_600_000;
 /// Until the index is asked again after it failed.
 const INDEX_RETRY: Millis = 2_000;
+/// The least time between two loads while there is something to do: jobs may end by the hundred in a second.
+const LOAD_GAP: Millis = 100;
 /// Rows that end before more are read, where there are more.
 const MORE_AFTER: usize = 64;
 
@@ -50,9 +52,10 @@ impl Machine {
             self.is_due = true;
         }
         let wants_more = self.has_more && (self.ended >= MORE_AFTER || self.rows.is_empty());
-        let may_load = self.loading == Loading::Idle && self.index_retry.is_none();
-        if (self.is_due || wants_more) && may_load {
+        self.is_due |= wants_more;
+        if self.load_at().is_some_and(|at| at <= now) {
             self.loading = Loading::UnderWay;
+            self.loaded_at = now;
             self.is_due = false;
             self.ended = 0;
             self.stale.clear();
@@ -78,10 +81,28 @@ impl Machine {
         }
         let clear = self.pace.clear_at(now).filter(|_| self.rows.is_empty());
         let closed = self.pace.closed_until(now).filter(|_| self.rows.is_empty());
-        [self.choose(now).wake_at, self.index_retry, clear, closed]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.choose(now).wake_at,
+            self.index_retry,
+            self.load_at(),
+            clear,
+            closed,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When to load, if there is a reason to.
+    fn load_at(&self) -> Option<Millis> {
+        let may_load = self.is_due && self.loading == Loading::Idle && self.index_retry.is_none();
+        may_load.then(|| {
+            if self.rows.is_empty() {
+                Millis::MIN
+            } else {
+                self.loaded_at.saturating_add(LOAD_GAP)
+            }
+        })
     }
 
     fn requests(&self) -> usize {

@@ -187,6 +187,8 @@ pub struct Machine {
     loading: Loading,
     /// Something may have been written since the last load.
     is_due: bool,
+    /// When it was loaded last.
+    loaded_at: Millis,
     /// There is more than was loaded.
     has_more: bool,
     /// Rows that ended since the last load.
@@ -246,6 +248,7 @@ impl Machine {
             rows: BTreeMap::new(),
             loading: Loading::Idle,
             is_due: false,
+            loaded_at: Millis::MIN,
             has_more: false,
             ended: 0,
             stale: BTreeSet::new(),

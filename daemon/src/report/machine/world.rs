@@ -247,7 +247,7 @@ impl World {
                     let repositories = statuses::unsent_repositories(conn, "github", None)?;
                     let mut found = (Vec::new(), true);
                     for repository in repositories {
-                        let (rows, is_all) = statuses::unsent(conn, "github", &repository, 512)?;
+                        let (rows, is_all) = statuses::unsent(conn, "github", &repository, 128)?;
                         found.0.extend(rows);
                         found.1 &= is_all;
                     }
