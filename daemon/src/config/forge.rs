@@ -143,6 +143,7 @@ impl Forge {
             auth: None,
             webhook_secret: None,
             form,
+            pace: Pace::of(kind),
         }
     }
 }

@@ -191,7 +191,7 @@ pub(super) fn nar_sent(from: NarFrom) {
 }
 
 /// Sets the gauges of forges, those that have everything by now to 0.
-fn show_unsent(counts: Vec<Counts>) {
+fn show_unsent(counts: &[Counts]) {
     /// Forges that were shown before.
     static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +221,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
     gauge!(SPOOL).set(site.reader.spooled() as f64);
     gauge!(LEASES).set(site.reader.leases() as f64);
     gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);
-    show_unsent(site.reader.unsent_statuses().await?);
+    show_unsent(&site.reader.unsent_statuses().await?);
     Ok((
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         site.prometheus.render(),

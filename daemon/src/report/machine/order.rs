@@ -16,10 +16,11 @@
 //!
 //! Between repositories of one sender it goes in turns.
 
+use std::collections::BTreeMap;
+
 use nixci_protocol::nixci::control::{EvaluationId, Millis};
 use nixci_protocol::nixci::report::StatusRole;
-use nixci_store::index::statuses::{Held, Unsent};
-use std::collections::BTreeMap;
+use nixci_store::index::statuses::{Held, StatusId, Unsent};
 
 use super::super::pace::{Share, When};
 use super::{At, Machine, Row};
@@ -52,9 +53,11 @@ pub(super) fn progress_gap(config: &config::Pace) -> Millis {
     part.max(PROGRESS_GAP)
 }
 
-/// What is next: a status and whether it is asked for, or when to look again.
+/// What is next.
 pub(super) struct Choice {
-    pub(super) row: Option<nixci_store::index::statuses::StatusId>,
+    /// The status that goes out.
+    pub(super) row: Option<StatusId>,
+    /// When to look again, where another may go then.
     pub(super) wake_at: Option<Millis>,
 }
 
@@ -73,7 +76,8 @@ impl Machine {
         let write = |share: Share| writes.iter().find(|(of, _)| *of == share).map(|(_, when)| *when);
         let mut wake_at: Option<Millis> = None;
         let mut wake = |at: Millis| wake_at = Some(wake_at.map_or(at, |soonest: Millis| soonest.min(at)));
-        let mut best: Option<((u8, u64, Millis, i64), &Row)> = None;
+        // Class, last turn of the repository, age; the lowest goes.
+        let mut best: Option<(u8, u64, Millis, StatusId)> = None;
         for row in self.rows.values().filter(|row| row.at == At::Waiting) {
             let Some(standing) = self.standing(row, &firsts) else {
                 continue;
@@ -90,10 +94,8 @@ impl Machine {
             match when {
                 Some(When::Now) => {
                     let served = self.served.get(&row.unsent.repository).copied().unwrap_or(0);
-                    let key = (standing.class, served, row.since, row.unsent.id.0);
-                    if best.as_ref().is_none_or(|(other, _)| key < *other) {
-                        best = Some((key, row));
-                    }
+                    let turn = (standing.class, served, row.since, row.unsent.id);
+                    best = Some(best.map_or(turn, |best| best.min(turn)));
                 }
                 Some(When::At(at)) => wake(at),
                 // A request that ends is an event of its own.
@@ -101,7 +103,7 @@ impl Machine {
             }
         }
         Choice {
-            row: best.map(|(_, row)| row.unsent.id),
+            row: best.map(|(.., id)| id),
             wake_at,
         }
     }

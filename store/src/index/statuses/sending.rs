@@ -380,6 +380,7 @@ pub(in super::super) const HOT: [&str; 8] = [
     OF_RANK,
     OF_EVALUATION,
     NEXT_REPOSITORY,
+    NEXT_PLACE,
     NEXT_EVALUATION,
     JOBS,
     TRIED,
