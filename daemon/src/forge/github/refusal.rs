@@ -42,7 +42,8 @@ impl Api {
                 let accepted = accepted
                     .and_then(|value| value.to_str().ok())
                     .map(|text| super::output::line(&text.replace('=', ": "), 100));
-                let is_permission = accepted.is_some() || said.contains("not accessible by");
+                let is_bare = said.starts_with("Forbidden") || said.starts_with("403");
+                let is_permission = accepted.is_some() || is_bare || said.contains("not accessible by");
                 let needs = accepted.or_else(|| needs.map(str::to_owned));
                 match needs.filter(|_| is_permission) {
                     Some(needs) if self.app_id().is_some() => refused(
