@@ -62,6 +62,7 @@ impl Ci {
                     told: store.told.clone(),
                 })
                 .collect(),
+            outbox: Some(core.outbox.clone()),
         });
         Self { core, reader }
     }
@@ -191,7 +192,11 @@ impl Ci {
     }
 
     /// What is shown of an evaluation on forges; with `again` all of it is sent once more.
-    pub async fn report(&self, which: &Selector, _again: bool) -> Result<Vec<StatusReport>, CiError> {
+    pub async fn report(&self, which: &Selector, again: bool) -> Result<Vec<StatusReport>, CiError> {
+        if again {
+            let evaluation = self.reader.find(which).await?.id;
+            self.core.outbox.send_again(evaluation).await?;
+        }
         Ok(self.reader.reports(which).await?)
     }
 

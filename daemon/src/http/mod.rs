@@ -73,6 +73,7 @@ pub(crate) fn router(reader: Reader, cache: Option<Cache>) -> Router {
     let whole = Router::new()
         .route("/", get(pages::home::home))
         .route("/stores", get(pages::stores::stores))
+        .route("/forges", get(pages::forges::forges))
         .route("/p/{*rest}", get(pages::project::project))
         .route("/e/{id}", get(pages::evaluation::evaluation))
         .route("/b/{name}", get(pages::build::build))

@@ -33,6 +33,7 @@ pub(crate) use outcome::Idle;
 use tokio::sync::broadcast;
 
 use crate::advisory;
+use crate::report::Outbox;
 use crate::scheduler::{Change, Scheduler, StoreLoad};
 
 /// Answers questions about evaluations, jobs and builds. Clones share everything.
@@ -45,6 +46,7 @@ pub struct Reader {
     store_dir: StoreDir,
     pages: Option<Arc<str>>,
     stores: Arc<[StoreName]>,
+    outbox: Option<Outbox>,
     counts: Arc<counts::Remembered>,
 }
 
@@ -112,6 +114,8 @@ pub struct Sources {
     pub pages: Option<String>,
     /// The stores, in the order in which the scheduler knows them.
     pub stores: Vec<StoreName>,
+    /// Who tells forges; none where nobody does.
+    pub outbox: Option<Outbox>,
 }
 
 impl Reader {
@@ -126,6 +130,7 @@ impl Reader {
             store_dir: sources.store_dir,
             pages: sources.pages.map(Arc::from),
             stores: sources.stores.into(),
+            outbox: sources.outbox,
             counts: Arc::default(),
         }
     }

@@ -79,6 +79,7 @@ impl World {
                 uri: "ssh-ng://builder.example".into(),
                 told: Told::default(),
             }],
+            outbox: None,
         });
         let now = crate::http::now_for_tests();
         Self {

@@ -120,6 +120,11 @@ impl Outbox {
         self.rooms.stop.working.spawn(sending);
     }
 
+    /// The forges it tells.
+    pub(crate) fn forges(&self) -> &Forges {
+        &self.rooms.forges
+    }
+
     /// Sends everything of an evaluation once more, also what was refused: `nixci report --again`. Says how many
     /// repositories are told.
     pub async fn send_again(&self, evaluation: EvaluationId) -> Result<usize, index::Error> {

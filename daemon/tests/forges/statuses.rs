@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use nixci_daemon::config::{Forge, ForgeAuth, ForgeKind, Form, SecretFile};
+use nixci_daemon::config::{Forge, ForgeAuth, ForgeKind, Form, Pace, SecretFile};
 use nixci_daemon::forge::{Client, Outgoing};
 use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::nixci::report::{StatusContent, StatusRole, StatusState};
@@ -70,6 +70,7 @@ pub(crate) fn config(kind: ForgeKind, api: &str, folder: &Path) -> Forge {
         auth: Some(ForgeAuth::Token(secret(folder, "token", &format!("{TOKEN}\n")))),
         webhook_secret: None,
         form: Form::Statuses,
+        pace: Pace::of(kind),
     }
 }
 

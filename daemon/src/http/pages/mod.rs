@@ -2,6 +2,7 @@
 
 pub(super) mod build;
 pub(super) mod evaluation;
+pub(super) mod forges;
 pub(super) mod home;
 pub(super) mod lists;
 pub(super) mod project;
