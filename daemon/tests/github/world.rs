@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use nixci_daemon::config::{Forge, ForgeAuth, ForgeKind, Form, SecretFile};
+use nixci_daemon::config::{Forge, ForgeAuth, ForgeKind, Form, Pace, SecretFile};
 use nixci_daemon::forge::{Client, Outgoing};
 use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::nixci::report::{Annotation, StatusContent, StatusRole, StatusState};
@@ -46,6 +46,7 @@ pub(crate) fn forge(api: &str, auth: ForgeAuth) -> Forge {
         auth: Some(auth),
         webhook_secret: None,
         form,
+        pace: Pace::of(ForgeKind::GitHub),
     }
 }
 
