@@ -156,8 +156,18 @@ pub(crate) async fn try_submit(
     key: &str,
     drvs: &BTreeMap<String, String>,
 ) -> Result<EvaluationId, client::Error> {
+    try_submit_as(to, body, submission(key), drvs).await
+}
+
+/// Sends a closure and jobs, as a submission that says this of itself.
+pub(crate) async fn try_submit_as(
+    to: &mut Connection,
+    body: &[u8],
+    submission: Submission,
+    drvs: &BTreeMap<String, String>,
+) -> Result<EvaluationId, client::Error> {
     to.call_framed(&AddClosure {}, body, &mut ()).await?;
-    let begun: Begun = try_ask(to, &Request::SubmitBegin(submission(key))).await?;
+    let begun: Begun = try_ask(to, &Request::SubmitBegin(submission)).await?;
     let evaluation = begun.evaluation;
     let status = Request::Status {
         which: Selector::Evaluation(evaluation),

@@ -3,12 +3,16 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod app;
 mod checks;
 mod keys;
 mod lost;
 mod pulls;
 mod refusals;
+mod road;
 mod schema;
 mod secrets;
 mod server;

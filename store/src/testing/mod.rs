@@ -30,7 +30,7 @@ pub use daemon::{TestDaemon, TestDaemonBuilder};
 pub use derivations::{TestDrv, expression};
 pub use gate::Gate;
 pub use nix::NixVersion;
-pub use process::{poll_until, stop, terminate};
+pub use process::{poll_until, stop, terminate, until};
 pub use service::Service;
 pub use small_disk::small_disk;
 pub use sshd::Sshd;

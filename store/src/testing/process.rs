@@ -26,6 +26,22 @@ pub fn poll_until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Like [`poll_until`], for questions that wait themselves: asks again and again, and panics with `what` after `within`.
+pub async fn until<T>(what: &str, within: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        loop {
+            if let Some(value) = ask().await {
+                return value;
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    };
+    let Ok(value) = tokio::time::timeout(within, asking).await else {
+        panic!("waited {within:?} for {what}");
+    };
+    value
+}
+
 /// Sends SIGTERM and waits for the end; SIGKILL if that takes a minute.
 pub fn terminate(child: &mut Child) {
     let pid = Pid::from_child(child);
