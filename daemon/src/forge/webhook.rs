@@ -130,6 +130,9 @@ impl Webhook {
     /// Whether it answers at all. Nothing is posted, as that would be taken for a verdict.
     pub async fn check(&self) -> Result<String, SendError> {
         let answer = self.http.ask(self.http.request(Method::HEAD, "")).await?;
+        if answer.status.is_server_error() {
+            return Err(answer.refused(self.http.forge(), "a question whether it is there"));
+        }
         let signed = if self.secret.is_some() { "signed" } else { "not signed" };
         Ok(format!(
             "it answers ({}); verdicts are {signed}",

@@ -94,6 +94,28 @@ async fn one_that_was_deleted_is_made_again_and_what_others_wrote_is_left_alone(
 }
 
 #[tokio::test]
+async fn a_daemon_that_starts_again_asks_who_it_is_before_it_edits() {
+    let (server, client) = start().await;
+    let mut status = with_comment(StatusState::Success, "all fine");
+    server.fault("POST", "/comments", Fault::Gateway);
+    client.send(&status).await.unwrap_err();
+    server.with(|forge| {
+        let ours = forge.comments[0].2.clone();
+        // Older than ours, by somebody who has copied it from elsewhere.
+        forge.comments.insert(0, (1, "mallory".to_owned(), ours));
+    });
+    let again = crate::statuses::client(ForgeKind::Forgejo, &format!("{}/api/v1", server.url()));
+    again.look_up(&status).await.unwrap().unwrap().adopt(&mut status);
+    status.content.text = "more".to_owned();
+    again.send(&status).await.unwrap();
+    assert_eq!(server.count("GET /api/v1/user"), 1);
+    let bodies = bodies(&server);
+    assert_eq!(bodies.len(), 2);
+    assert!(!bodies[0].contains("more") && bodies[1].contains("more"), "{bodies:?}");
+    assert_eq!(server.with(|forge| forge.rows.len()), 1);
+}
+
+#[tokio::test]
 async fn an_older_evaluation_does_not_speak_over_a_newer_one() {
     let (server, client) = start().await;
     let mut newer = with_comment(StatusState::Success, "the newer");

@@ -108,6 +108,28 @@ async fn all_contexts_go_into_the_pipeline_of_the_first() {
     assert_eq!(sent.remote_id.as_deref(), Some("1001"));
 }
 
+#[tokio::test]
+async fn of_many_first_ones_at_once_only_one_goes_without_a_pipeline() {
+    let (server, client) = start().await;
+    let sends = (0..8).map(|number| {
+        let client = &client;
+        async move {
+            client
+                .send(&job(&format!("nixci/{number}"), StatusState::Success))
+                .await
+        }
+    });
+    for sent in futures_util::future::join_all(sends).await {
+        assert_eq!(sent.unwrap().remote_id.as_deref(), Some("1000"));
+    }
+    let without = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.json()["pipeline_id"].is_null())
+        .count();
+    assert_eq!(without, 1);
+}
+
 #[rstest]
 #[case(Fault::Cut)]
 #[case(Fault::Gateway)]

@@ -95,7 +95,7 @@ pub enum StatusRole {
     Evaluation,
     /// One job.
     Job,
-    /// The verdict as JSON, for plain webhooks.
+    /// The verdict as JSON, for plain webhooks: the body is [`StatusContent::text`], whole and as it is.
     Verdict,
 }
 
@@ -145,7 +145,7 @@ pub struct StatusContent {
     /// Markdown that stands first, at most 65,535 characters.
     #[serde(default)]
     pub summary: String,
-    /// Markdown below it, at most 65,535 characters; may be empty.
+    /// Markdown below it, at most 65,535 characters; may be empty. Of a verdict its JSON, of any length.
     #[serde(default)]
     pub text: String,
     /// The page with everything.

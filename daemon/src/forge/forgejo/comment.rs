@@ -35,19 +35,17 @@ pub(super) fn is_wanted(status: &Outgoing) -> bool {
 }
 
 impl Forgejo {
-    /// After a status is there: writes the comment that goes with it, and keeps its number. `user` is who wrote the
-    /// status, so we, where that is known.
+    /// After a status is there: writes the comment that goes with it, and keeps its number.
     pub(super) async fn write_comment(
         &self,
         place: &Place,
         status: &Outgoing,
-        user: Option<&str>,
         remote: &mut Remote,
     ) -> Result<(), SendError> {
         let Some(number) = status.pull_request else {
             return Ok(());
         };
-        match self.comment(place, status, number, user, remote.comment).await {
+        match self.comment(place, status, number, remote.comment).await {
             Ok(id) => remote.comment = Some(id),
             Err(SendError::Refused { why, .. }) => {
                 tracing::warn!(pull_request = number, "the status is shown, the comment is not: {why}");
@@ -60,14 +58,7 @@ impl Forgejo {
     }
 
     /// Makes the comment say what the status says, and gives its number.
-    async fn comment(
-        &self,
-        place: &Place,
-        status: &Outgoing,
-        pull: u64,
-        user: Option<&str>,
-        known: Option<u64>,
-    ) -> Result<u64, SendError> {
+    async fn comment(&self, place: &Place, status: &Outgoing, pull: u64, known: Option<u64>) -> Result<u64, SendError> {
         // The semaphore is never closed; with it or without, one comment is written.
         let _one_at_a_time = self.commenting.acquire().await.ok();
         let what = format!("the comment on pull request {pull} of `{}`", status.repository);
@@ -78,7 +69,7 @@ impl Forgejo {
             None => None,
         };
         if found.is_none() {
-            found = self.find_comment(place, status, pull, user, &what).await?;
+            found = self.find_comment(place, status, pull, &what).await?;
         }
         let (method, path) = match &found {
             // Nothing to do, or a newer evaluation has told.
@@ -126,7 +117,6 @@ impl Forgejo {
         place: &Place,
         status: &Outgoing,
         pull: u64,
-        user: Option<&str>,
         what: &str,
     ) -> Result<Option<Comment>, SendError> {
         let path = format!("{}/issues/{pull}/comments", place.repository);
@@ -135,15 +125,19 @@ impl Forgejo {
             return Err(self.refused(&answer, &status.repository, what));
         }
         let marker = Marker::of(status);
-        let comments: Vec<Comment> = self.read(&answer)?;
+        let mut comments: Vec<Comment> = self.read(&answer)?;
+        comments.retain(|comment| marker.newest(&comment.body).is_some());
+        if comments.is_empty() {
+            return Ok(None);
+        }
+        let user = self.user().await?;
         let ours = comments.into_iter().filter(|comment| {
-            let is_of_us = match (user, &comment.user) {
+            match (user, &comment.user) {
                 (Some(user), Some(author)) => author.login.eq_ignore_ascii_case(user),
                 // Without a name only the marker tells.
                 (None, _) => true,
                 (Some(_), None) => false,
-            };
-            is_of_us && marker.newest(&comment.body).is_some()
+            }
         });
         Ok(ours.min_by_key(|comment| comment.id))
     }

@@ -23,6 +23,8 @@ mod comment;
 mod refusal;
 mod status;
 
+use std::sync::OnceLock;
+
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,8 @@ pub struct Forgejo {
     token: Option<HeaderValue>,
     /// One comment is looked for and written at a time: two that look at once would both find none.
     commenting: Semaphore,
+    /// Who we are there, as soon as an answer has told.
+    user: OnceLock<String>,
 }
 
 /// What a status is answered with.
@@ -66,6 +70,7 @@ impl Forgejo {
             http: Http::new(&forge.name, &forge.api)?,
             token: token::header(forge, "token ")?,
             commenting: Semaphore::new(1),
+            user: OnceLock::new(),
         })
     }
 
@@ -78,7 +83,6 @@ impl Forgejo {
         let wanted = Status::of(status);
         let mut remote = Remote::of(status);
         let mut sent = Sent::default();
-        let mut user = None;
         let is_there = comment::is_wanted(status) && remote.said.as_ref() == Some(&wanted.digest());
         if !is_there {
             let path = format!("{}/statuses/{}", place.repository, place.commit);
@@ -88,12 +92,14 @@ impl Forgejo {
             }
             // It was taken, whatever the answer says about it.
             let created: Created = answer.json().unwrap_or_default();
-            user = created.creator.map(|user| user.login);
+            if let Some(user) = created.creator {
+                self.user.get_or_init(|| user.login);
+            }
             sent.quota = answer.quota();
             remote.said = Some(wanted.digest());
         }
         if comment::is_wanted(status) {
-            self.write_comment(&place, status, user.as_deref(), &mut remote).await?;
+            self.write_comment(&place, status, &mut remote).await?;
         }
         sent.remote_id = Some(remote.to_string());
         Ok(sent)
@@ -198,8 +204,8 @@ impl Forgejo {
                 let user: User = self.read(&answer)?;
                 Ok(format!("{kind} {version} as `{}`", super::text::line(&user.login, 60)))
             }
-            // Its scopes do not hold `read:user`, which nothing else needs.
-            403 if answer.said().contains("scope") => Ok(format!("{kind} {version} with a token that is known there")),
+            // Its scopes do not hold `read:user`, which is not needed to write.
+            403 if answer.wait().is_none() => Ok(format!("{kind} {version} with a token that is known there")),
             _ => Err(self.refused(&answer, "", "the question who we are")),
         }
     }
@@ -235,6 +241,22 @@ impl Forgejo {
             scope: Scope::Repository,
             why: format!("repository `{repository}` at `{}` {why}", self.http.forge()),
         })
+    }
+
+    /// Who we are there; none where the token may not ask, for lack of `read:user`.
+    async fn user(&self) -> Result<Option<&str>, SendError> {
+        if self.user.get().is_none() {
+            let answer = self.ask(Method::GET, "/user", None::<&()>).await?;
+            match answer.status.as_u16() {
+                200 => {
+                    let user: User = self.read(&answer)?;
+                    self.user.get_or_init(|| user.login);
+                }
+                403 if answer.wait().is_none() => {}
+                _ => return Err(self.refused(&answer, "", "the question who we are")),
+            }
+        }
+        Ok(self.user.get().map(String::as_str))
     }
 
     /// Sends a request below the API with our token and reads the whole answer.

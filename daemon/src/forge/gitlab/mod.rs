@@ -37,6 +37,7 @@ use moka::sync::Cache;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use self::status::{Place, Row, Status};
 use super::http::Answer;
@@ -59,6 +60,8 @@ pub struct GitLab {
     token: Option<HeaderValue>,
     /// The pipeline of each place, so that all its contexts go into the same.
     pipelines: Cache<Place, u64>,
+    /// What goes into no certain pipeline is sent one at a time: of two first ones each might make its own.
+    first: Semaphore,
 }
 
 impl GitLab {
@@ -71,19 +74,34 @@ impl GitLab {
                 .max_capacity(PIPELINES)
                 .time_to_idle(PIPELINE_TIME)
                 .build(),
+            first: Semaphore::new(1),
         })
     }
 
     /// Makes the external job of this name be in this state.
     pub async fn send(&self, status: &Outgoing) -> Result<Sent, SendError> {
         let place = Place::of(self.http.forge(), status)?;
-        let pipeline = status.remote_id.as_deref().and_then(|id| id.parse().ok());
-        let mut body = Status::of(status, &place, pipeline.or_else(|| self.pipelines.get(&place)));
+        if let Some(pipeline) = self.pipeline(status, &place) {
+            return self.set(status, &place, Some(pipeline)).await;
+        }
+        // It is never closed; without it two pipelines might be made, and nothing else be wrong.
+        let _one_at_a_time = self.first.acquire().await.ok();
+        self.set(status, &place, self.pipelines.get(&place)).await
+    }
+
+    /// The pipeline that a status is in, or that the others of its place are in.
+    fn pipeline(&self, status: &Outgoing, place: &Place) -> Option<u64> {
+        let own = status.remote_id.as_deref().and_then(|id| id.parse().ok());
+        own.or_else(|| self.pipelines.get(place))
+    }
+
+    async fn set(&self, status: &Outgoing, place: &Place, pipeline: Option<u64>) -> Result<Sent, SendError> {
+        let mut body = Status::of(status, place, pipeline);
         let path = format!("{}/statuses/{}", place.project, place.commit);
         let mut answer = self.ask(Method::POST, &path, Some(&body)).await?;
         if answer.status == StatusCode::NOT_FOUND && body.pipeline_id.is_some() && refusal::is_about_pipeline(&answer) {
             // It was deleted or archived; the newest is taken.
-            self.pipelines.invalidate(&place);
+            self.pipelines.invalidate(place);
             body.in_newest();
             answer = self.ask(Method::POST, &path, Some(&body)).await?;
         }
@@ -91,18 +109,17 @@ impl GitLab {
             if !refusal::is_already_so(&answer, body.state) {
                 return Err(self.why_not(status, &body, &answer));
             }
-            return Ok(self.sent(&place, body.pipeline_id, &answer));
+            return Ok(self.sent(place, body.pipeline_id, &answer));
         }
         // It was taken, whatever the answer says about it. Old versions do not tell the pipeline.
         let pipeline = answer.json::<Row>().ok().and_then(|row| row.pipeline_id);
-        Ok(self.sent(&place, pipeline.or(body.pipeline_id), &answer))
+        Ok(self.sent(place, pipeline.or(body.pipeline_id), &answer))
     }
 
     /// The newest job of this name.
     pub async fn look_up(&self, status: &Outgoing) -> Result<Option<Found>, SendError> {
         let place = Place::of(self.http.forge(), status)?;
-        let pipeline = status.remote_id.as_deref().and_then(|id| id.parse().ok());
-        let body = Status::of(status, &place, pipeline.or_else(|| self.pipelines.get(&place)));
+        let body = Status::of(status, &place, self.pipeline(status, &place));
         let path = format!(
             "{}/repository/commits/{}/statuses?per_page=100&name={}",
             place.project,
