@@ -222,7 +222,7 @@ async fn buttons_are_of_the_summary_and_its_state() {
     let client = world.client(&server.url);
     for (role, state, expected) in [
         (StatusRole::Summary, StatusState::Running, vec!["cancel"]),
-        (StatusRole::Summary, StatusState::Failure, vec!["rerun-failed"]),
+        (StatusRole::Summary, StatusState::Failure, vec!["rerun"]),
         (StatusRole::Summary, StatusState::Success, vec![]),
         (StatusRole::Job, StatusState::Failure, vec![]),
     ] {

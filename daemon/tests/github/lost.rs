@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nixci_daemon::forge::{Client, SendError};
 use nixci_protocol::nixci::report::StatusState;
 
-use crate::server::{Asked, Server};
+use crate::server::{Asked, Reply, Server};
 use crate::world::World;
 
 /// The emulator, with somebody before it who loses answers to what changes something while it is told to.
@@ -92,6 +92,40 @@ async fn a_new_run_whose_answer_was_lost_is_told_from_the_old_one() {
         2,
         "no third one, that nobody would ever complete"
     );
+}
+
+/// A list may be older than what was made: the run is asked for by its number before it is believed to be gone.
+#[tokio::test]
+async fn a_run_that_a_list_does_not_show_yet_is_not_made_again() {
+    let world = World::start().await;
+    let upstream = Server::before(world.peer.url(), |_| false).await;
+    let behind = upstream.url.clone();
+    let http = crate::server::http();
+    let server = Server::start(move |asked: Asked| {
+        let request = http
+            .request(asked.method.parse().unwrap(), format!("{behind}{}", asked.target))
+            .bearer_auth(asked.bearer())
+            .body(asked.body.clone());
+        async move {
+            if asked.path().contains("/commits/") {
+                return Reply::json(200, &serde_json::json!({"total_count": 0, "check_runs": []}));
+            }
+            let answer = request.send().await.unwrap();
+            Reply::json(answer.status().as_u16(), &answer.json().await.unwrap())
+        }
+    })
+    .await;
+    let client = world.client(&server.url);
+    let mut status = world.status(StatusState::Running);
+    status.remote_id = client.send(&status).await.unwrap().remote_id;
+    let found = client
+        .look_up(&status)
+        .await
+        .unwrap()
+        .expect("it is there by its number");
+    assert!(found.is_same && found.remote_id == status.remote_id);
+    status.remote_id = Some("999".to_owned());
+    assert_eq!(client.look_up(&status).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn limits_say_how_long_to_wait(
     "`github` did not take a check run for `acme/widgets`: This installation has been suspended (403)")]
 #[case::not_there(404, &[], said("Not Found"), Scope::Repository,
     "`github` has no `acme/widgets` that we may see: install the App there, or mend the project's `repository`")]
-#[case::moved(301, &[("location", "http://127.0.0.1:1/repositories/5/check-runs")], said("Moved Permanently"), Scope::Repository,
+#[case::moved(301, &[("location", "http://127.0.0.1:1/elsewhere")], said("Moved Permanently"), Scope::Repository,
     "`acme/widgets` has another name at `github` now; set the project's `repository` to it")]
 #[case::commit(422, &[], said("No commit found for SHA: 0123"), Scope::Status,
     "`github` did not take a check run for `acme/widgets`: No commit found for SHA: 0123 (422)")]
@@ -104,6 +104,23 @@ async fn refusals_say_what_to_do(
     );
     let requests = stand_in.server.asked().len();
     assert_eq!(requests, 3, "a refusal is not tried again, and a redirect not followed");
+}
+
+#[tokio::test]
+async fn a_repository_that_was_renamed_is_told_with_its_new_name() {
+    let (stand_in, client, _) = ready().await;
+    let location = "https://api.github.com/repositories/5/check-runs";
+    stand_in.will_reply(Reply::json(301, &said("Moved Permanently")).with("location", location));
+    stand_in.will_reply(Reply::json(200, &json!({"id": 5, "full_name": "acme/gadgets"})));
+    let error = client.send(&status(COMMIT, StatusState::Success)).await.unwrap_err();
+    assert_eq!(
+        error,
+        SendError::Refused {
+            scope: Scope::Repository,
+            why: "`acme/widgets` is `acme/gadgets` at `github` now; set the project's `repository` to it".to_owned()
+        }
+    );
+    assert_eq!(stand_in.server.asked_for("GET", "/repositories/5").len(), 1);
 }
 
 #[rstest]

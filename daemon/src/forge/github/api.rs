@@ -69,7 +69,7 @@ impl Api {
         }
     }
 
-    /// Asks for something of a repository; the answer may have any status other than 401. `path` is below it.
+    /// Asks for something of a repository; the answer may have any status but 401 and those of a redirect. `path` is below it.
     ///
     /// A token that is refused is made anew once.
     pub(super) async fn ask<B: Serialize + Sync>(
@@ -79,9 +79,24 @@ impl Api {
         path: &str,
         body: Option<&B>,
     ) -> Result<Answer, SendError> {
-        let path = repository.path(path);
+        let answer = self
+            .ask_once_known(repository, method, &repository.path(path), body)
+            .await?;
+        if answer.status.is_redirection() {
+            return Err(self.moved(repository, &answer).await);
+        }
+        Ok(answer)
+    }
+
+    async fn ask_once_known<B: Serialize + Sync>(
+        &self,
+        repository: &Repository<'_>,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Answer, SendError> {
         let request = |token: &SecretString| {
-            let request = self.request(method.clone(), &path).bearer_auth(token.expose_secret());
+            let request = self.request(method.clone(), path).bearer_auth(token.expose_secret());
             match body {
                 Some(body) => request.json(body),
                 None => request,
@@ -205,14 +220,14 @@ impl Api {
         match answer.status {
             StatusCode::OK => Ok(self.read::<Installation>(&answer, "an installation")?.id),
             StatusCode::NOT_FOUND => Err(self.not_installed(app, repository)),
-            _ => Err(self.refused(
-                &answer,
-                &Tried {
+            _ => {
+                let tried = Tried {
                     repository,
                     what: "a question for the installation",
                     needs: None,
-                },
-            )),
+                };
+                Err(nothing_done(self.refused(&answer, &tried)))
+            }
         }
     }
 
@@ -291,6 +306,41 @@ impl Api {
                 "`{}` cannot be told: give it an `app_id` and `private_key_file`, or a `token_file`",
                 self.forge()
             ),
+        }
+    }
+
+    /// The error of a repository that was renamed or moved, with its name now where that can be found out. GitHub would
+    /// send us there; a configuration that says something else is mended instead, as its old name may be given to others.
+    async fn moved(&self, repository: &Repository<'_>, answer: &Answer) -> SendError {
+        #[derive(Deserialize)]
+        struct Named {
+            full_name: String,
+        }
+        let location = answer.headers.get("location").and_then(|value| value.to_str().ok());
+        let number = location
+            .and_then(|location| location.split_once("/repositories/"))
+            .and_then(|(_, rest)| rest.split(['/', '?']).next()?.parse::<u64>().ok());
+        let mut name = None;
+        if let Some(number) = number {
+            let path = format!("/repositories/{number}");
+            let asked = self.ask_once_known(repository, Method::GET, &path, None::<&()>).await;
+            name = asked.ok().and_then(|answer| answer.json::<Named>().ok());
+        }
+        let tried = Tried {
+            repository,
+            what: "a request",
+            needs: None,
+        };
+        match name {
+            Some(Named { full_name }) => SendError::Refused {
+                scope: Scope::Repository,
+                why: format!(
+                    "`{repository}` is `{}` at `{}` now; set the project's `repository` to it",
+                    super::output::line(&full_name, 200),
+                    self.forge()
+                ),
+            },
+            None => self.refused(answer, &tried),
         }
     }
 

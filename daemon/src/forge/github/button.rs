@@ -7,8 +7,8 @@ use serde::Serialize;
 /// [`Button::identifier`] in it. GitHub's own "Re-run" is beside them on every run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Button {
-    /// Build again what failed, of the whole evaluation.
-    RerunFailed,
+    /// Build again what failed, of the whole evaluation: the same as GitHub's "Re-run" of the summary, in plain words.
+    Rerun,
     /// Stop what is not built yet.
     Cancel,
 }
@@ -23,13 +23,13 @@ pub(super) struct Action {
 
 impl Button {
     /// Every button.
-    pub const ALL: [Self; 2] = [Self::RerunFailed, Self::Cancel];
+    pub const ALL: [Self; 2] = [Self::Rerun, Self::Cancel];
 
     /// What tells it apart in the webhook.
     #[must_use]
     pub fn identifier(self) -> &'static str {
         match self {
-            Self::RerunFailed => "rerun-failed",
+            Self::Rerun => "rerun",
             Self::Cancel => "cancel",
         }
     }
@@ -42,7 +42,7 @@ impl Button {
 
     fn action(self) -> Action {
         let (label, description) = match self {
-            Self::RerunFailed => ("Re-run failed jobs", "Build again what failed"),
+            Self::Rerun => ("Re-run failed jobs", "Build again what failed"),
             Self::Cancel => ("Cancel", "Stop what is not built yet"),
         };
         Action {
@@ -59,7 +59,7 @@ pub(super) fn buttons(role: StatusRole, state: StatusState) -> Vec<Action> {
     let button = match (role, state) {
         (StatusRole::Summary, StatusState::Queued | StatusState::Running) => Some(Button::Cancel),
         (StatusRole::Summary, StatusState::Failure | StatusState::Error | StatusState::Cancelled) => {
-            Some(Button::RerunFailed)
+            Some(Button::Rerun)
         }
         (StatusRole::Summary, StatusState::Success | StatusState::ActionRequired | StatusState::Neutral)
         | (StatusRole::Evaluation | StatusRole::Job | StatusRole::Verdict, _) => None,

@@ -131,6 +131,11 @@ pub(super) async fn look_up(
     status: &Outgoing,
 ) -> Result<Option<Found>, SendError> {
     let body = Body::new(api.forge(), status)?;
+    let tried = Tried {
+        repository,
+        what: "a question for check runs",
+        needs: Some(NEEDS),
+    };
     let mut newest: Option<Run> = None;
     let mut quota = Quota::default();
     for page in 1..=PAGES {
@@ -147,11 +152,6 @@ pub(super) async fn look_up(
             break;
         }
         if !answer.status.is_success() {
-            let tried = Tried {
-                repository,
-                what: "a question for check runs",
-                needs: Some(NEEDS),
-            };
             return Err(nothing_done(api.refused(&answer, &tried)));
         }
         let list: List = api.read(&answer, "a list of check runs")?;
@@ -164,6 +164,17 @@ pub(super) async fn look_up(
             .max_by_key(|run| run.id);
         if is_last {
             break;
+        }
+    }
+    // A list may be older than the run that GitHub has told the number of.
+    let known = status.remote_id.as_deref().and_then(|id| id.parse::<u64>().ok());
+    if let Some(id) = known.filter(|id| newest.as_ref().is_none_or(|run| run.id < *id)) {
+        let answer = api.get(repository, &format!("/check-runs/{id}")).await?;
+        quota = answer.quota();
+        match answer.status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => {}
+            StatusCode::OK => newest = Some(api.read(&answer, "a check run")?),
+            _ => return Err(nothing_done(api.refused(&answer, &tried))),
         }
     }
     Ok(newest.map(|run| Found {

@@ -34,6 +34,7 @@ use serde::Deserialize;
 use super::{Found, OpenError, Outgoing, PullRequest, Scope, SendError, Sent, WorkflowRun};
 use crate::config::{self, Form};
 use api::Api;
+use refusal::nothing_done;
 use repository::Repository;
 
 pub use button::Button;
@@ -111,7 +112,7 @@ impl GitHub {
         }
         let answer = self.api.ask_as_app(Method::GET, "/app").await?;
         if !answer.status.is_success() {
-            return Err(answer.refused(self.api.forge(), "a question for the App"));
+            return Err(nothing_done(answer.refused(self.api.forge(), "a question for the App")));
         }
         let app: App = self.api.read(&answer, "the App")?;
         let has = |name: &str| app.permissions.get(name).map_or("none", String::as_str).to_owned();
@@ -155,7 +156,9 @@ impl GitHub {
         }
         let answer = self.api.ask_as_user("/user").await?;
         if !answer.status.is_success() {
-            return Err(answer.refused(self.api.forge(), "a question for the user of the token"));
+            return Err(nothing_done(
+                answer.refused(self.api.forge(), "a question for the user of the token"),
+            ));
         }
         let user: User = self.api.read(&answer, "the user")?;
         // Only classic tokens have scopes; what a fine-grained one may do is not told by any call.

@@ -100,7 +100,10 @@ impl Open {
                 }
             }
             None => match mark {
-                Some(mark) if length >= 3 => self.fence = Some((mark, length)),
+                // Three in one line with others behind them are code in a line.
+                Some(mark) if length >= 3 && (mark == '~' || !text[length..].contains('`')) => {
+                    self.fence = Some((mark, length));
+                }
                 _ => {
                     self.details += text.matches("<details").count();
                     self.details = self.details.saturating_sub(text.matches("</details>").count());
@@ -159,6 +162,15 @@ mod tests {
         let cut = within(&text, None, 301);
         assert!(cut.len() <= 301 && cut.len() > 290, "{}", cut.len());
         assert!(cut.contains("ä\n```\n"), "{cut}");
+    }
+
+    #[test]
+    fn code_in_a_line_opens_nothing() {
+        let cut = within(&"```a``` b\n".repeat(100), None, 300);
+        assert!(
+            cut.ends_with("```a``` b\n\n\n… cut here, as GitHub shows no more"),
+            "{cut}"
+        );
     }
 
     proptest! {
