@@ -11,12 +11,13 @@ use nixci_protocol::nixci::verdict::Verdict;
 use serde::Serialize;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::config::Right;
 use crate::core::Core;
 use crate::error::CiError;
 use crate::principal::Principal;
 use crate::read::{Reader, Sources, StoreName};
 use crate::submit::Attending;
-use crate::{collect, forge, logs, steer, submit, watch};
+use crate::{allow, collect, forge, logs, steer, submit, watch};
 
 /// One typed method per control request. Clones share one daemon; every method may be cancelled, and
 /// what it changes is then either done or not begun.
@@ -206,9 +207,9 @@ impl Ci {
     }
 
     /// Forgets old evaluations and collects what nobody needs of the spool, or says what that would be. Only for whom
-    /// the daemon trusts.
+    /// the daemon trusts, and tokens with the right `admin` for all projects.
     pub async fn collect_garbage(&self, who: &Principal, dry_run: bool) -> Result<Collected, CiError> {
-        if !who.is_trusted() {
+        if !(who.is_trusted() || who.has(Right::Admin) && !who.is_scoped()) {
             return Err(CiError::NotAllowed(
                 "you are not privileged to collect garbage: only users in `trusted_users` of nixci's configuration \
                  are; ask its administrator"
@@ -218,9 +219,9 @@ impl Ci {
         collect::collect(&self.core, dry_run).await
     }
 
-    /// Answers any control request: what the socket door and tests use.
+    /// Answers any control request as far as `who` may ask it: what the doors and tests use.
     pub async fn answer(&self, who: &Principal, request: Request) -> Result<Answer, CiError> {
-        match request {
+        match allow::narrowed(self, who, request).await? {
             Request::Info => one(&self.info(who)),
             Request::Submit {
                 submission,
@@ -231,7 +232,11 @@ impl Ci {
             Request::SubmitJobs { evaluation, jobs } => one(&self.submit_jobs(evaluation, jobs).await?),
             Request::SubmitEnd { evaluation, error } => one(&self.submit_end(evaluation, error).await?),
             Request::Status { which } => one(&self.status(&which).await?),
-            Request::Evaluations { project, limit } => one(&self.evaluations(project.as_deref(), limit).await?),
+            Request::Evaluations { project, limit } => {
+                let looked_through = if who.is_scoped() { allow::LOOKED_THROUGH } else { limit };
+                let all = self.evaluations(project.as_deref(), looked_through).await?;
+                one(&allow::visible_evaluations(who, all, limit))
+            }
             Request::Jobs { which } => one(&self.jobs(&which).await?),
             Request::Verdict { head, base } => one(&self.verdict(&head, base.as_ref()).await?),
             Request::Watch { which } => Ok(Answer::Lines(Lines::Events(self.watch(&which).await?))),
@@ -239,8 +244,8 @@ impl Ci {
             Request::Restart { what } => one(&self.restart(&what).await?),
             Request::Cancel { what } => one(&self.cancel(&what).await?),
             Request::Stores => one(&self.stores().await),
-            Request::Build { drv_path } => one(&self.build(&drv_path).await?),
-            Request::Projects => one(&self.projects().await?),
+            Request::Build { drv_path } => one(&allow::visible_build(who, self.build(&drv_path).await?)),
+            Request::Projects => one(&allow::visible_projects(who, self.projects().await?)),
             Request::Report { which, again } => one(&self.report(&which, again).await?),
             Request::Forges => one(&self.forges().await?),
             Request::CollectGarbage { dry_run } => one(&self.collect_garbage(who, dry_run).await?),

@@ -11,6 +11,7 @@
 
 mod adopt;
 mod advisory;
+mod allow;
 mod build;
 mod ci;
 mod collect;
@@ -22,10 +23,12 @@ mod error;
 pub mod forge;
 mod forward;
 pub mod http;
+mod issue;
 mod listen;
 mod logs;
 mod notify;
 mod objects;
+mod oidc;
 mod principal;
 pub mod read;
 mod recovery;
@@ -44,6 +47,7 @@ mod watch;
 pub use ci::{Answer, Ci, Lines};
 pub use config::Config;
 pub use error::{CiError, StartError};
+pub use issue::{IssueError, Issuer, Wish};
 pub use listen::raise_file_limit;
 pub use principal::{Lowered, Principal, TokenError, TokenHash, new_token};
 pub use start::{Running, start};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use nixci_daemon::{Config, Lowered, TokenHash};
+use nixci_daemon::{Config, Issuer, Lowered, TokenHash, Wish};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -67,11 +67,46 @@ enum Command {
         #[arg(long, hide = true)]
         store: Option<String>,
     },
+    /// Makes, lists and revokes tokens, beside a running daemon. To be run as the daemon's user.
+    Token {
+        #[command(subcommand)]
+        what: TokenCommand,
+    },
     /// Prints the SHA-256 of a token, for `[[token]]` in the configuration.
     HashToken {
         /// Makes a token and prints it with its hash, in place of reading one from standard input.
         #[arg(long)]
         new: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Makes a token and prints it, once.
+    Create {
+        /// Its name, in records and for `revoke`.
+        #[arg(long)]
+        name: String,
+        /// What it may: `read`, `submit`, `restart` or `admin`; may be given several times.
+        #[arg(long = "right", value_name = "RIGHT", required = true)]
+        rights: Vec<String>,
+        /// A project it is for, or a pattern such as `owner/*`; may be given several times. All without it.
+        #[arg(long = "project", value_name = "PROJECT")]
+        projects: Vec<String>,
+        /// How long it is good, such as `90d`, or until when, such as `2027-01-01`.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+    },
+    /// Shows the tokens that were made: what they may, until when, and when they were used last.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lets a token do nothing more. Connections that are open stay.
+    Revoke {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -113,6 +148,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             stdio(socket, args.config.as_deref(), lowered.as_ref())
         }
         Some(Command::HashToken { new }) => hash_token(new),
+        Some(Command::Token { what }) => tokens(&load(args.config.as_deref())?, what),
         None if args.stdio => {
             only_store(args.store.as_deref())?;
             stdio(None, args.config.as_deref(), None)
@@ -160,6 +196,81 @@ fn hash_token(new: bool) -> anyhow::Result<ExitCode> {
         writeln!(stdout, "{}", TokenHash::of(token.trim_end_matches(['\r', '\n']))?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn tokens(config: &Config, what: TokenCommand) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(async {
+            let issuer = Issuer::open(config)?;
+            let done = with_tokens(&issuer, what).await;
+            issuer.close().await;
+            done
+        })
+}
+
+async fn with_tokens(issuer: &Issuer, what: TokenCommand) -> anyhow::Result<ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    match what {
+        TokenCommand::Create {
+            name,
+            rights,
+            projects,
+            expires,
+        } => {
+            let token = issuer
+                .create(Wish {
+                    name,
+                    rights,
+                    projects,
+                    expires,
+                })
+                .await?;
+            writeln!(stdout, "{token}")?;
+        }
+        TokenCommand::List { json } => {
+            let rows = issuer.list().await?;
+            if json {
+                let rows: Vec<_> = rows
+                    .iter()
+                    .map(|row| {
+                        serde_json::json!({
+                            "name": row.name,
+                            "rights": row.rights,
+                            "projects": row.projects,
+                            "created": row.created,
+                            "expires": row.expires,
+                            "used": row.used,
+                        })
+                    })
+                    .collect();
+                writeln!(stdout, "{}", serde_json::to_string_pretty(&rows)?)?;
+            } else {
+                for row in &rows {
+                    let projects = row
+                        .projects
+                        .as_ref()
+                        .map_or_else(|| "all projects".to_owned(), |all| all.join(" "));
+                    let rights = row.rights.join(",");
+                    let (expires, used) = (day(row.expires, "never expires"), day(row.used, "never used"));
+                    writeln!(stdout, "{}\t{rights}\t{projects}\t{expires}\t{used}", row.name)?;
+                }
+            }
+        }
+        TokenCommand::Revoke { name } => {
+            issuer.revoke(&name).await?;
+            writeln!(stdout, "revoked {name}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A time in milliseconds since the Unix epoch, as people read it.
+fn day(at: Option<i64>, none: &str) -> String {
+    at.and_then(|at| jiff::Timestamp::from_millisecond(at).ok())
+        .map_or_else(|| none.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 fn stdio(socket: Option<PathBuf>, config: Option<&Path>, lowered: Option<&Lowered>) -> anyhow::Result<ExitCode> {

@@ -28,6 +28,7 @@ use crate::http::Guard;
 use crate::http::cache::Cache;
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
+use crate::oidc::Issuers;
 use crate::principal::{Credentials, Tokens};
 use crate::read::Told;
 use crate::report::Outbox;
@@ -68,7 +69,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
     let stores = stores(&config)?;
     let readers = readers(&config)?;
-    let credentials = Credentials::new(Tokens::load(&config.tokens)?);
+    let tokens = Tokens::load(&config.tokens)?;
     let keys = config.keys.read()?;
     let forges = Forges::open(&config.forges).map_err(StartError::Forges)?;
     let (index, spool, logs) = open(&config).await?;
@@ -102,6 +103,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let pages = http_addr.map(|address| config.listen.url.clone().unwrap_or_else(|| format!("http://{address}")));
     let config = Arc::new(config);
     let outbox = Outbox::new(index.clone(), config.clone(), forges.clone(), stop.clone());
+    let issuers = Issuers::new(&config, pages.as_deref(), index.clone()).map_err(|error| failed("TLS", error))?;
+    let credentials = Credentials::new(tokens, index.clone(), issuers.clone());
     let core = Arc::new(Core {
         objects,
         signer,
@@ -147,6 +150,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let until = looking.stop.builds.clone();
         // None when the stop comes first; then nobody needs to know.
         let _: Option<()> = until.run_until_cancelled(advisory::look(&looking)).await;
+    });
+    let until = core.stop.builds.clone();
+    working.spawn(async move {
+        // As above.
+        let _: Option<()> = until.run_until_cancelled(issuers.look()).await;
     });
     let names = door.rules().clone();
     working.spawn_blocking(move || names.check_names());

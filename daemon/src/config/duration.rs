@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Reads one. A number alone has no unit and is refused, because nobody remembers which it was.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit())

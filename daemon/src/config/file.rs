@@ -2,6 +2,7 @@
 
 mod cache;
 mod forge;
+mod oidc;
 mod project;
 mod retention;
 
@@ -19,6 +20,8 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use self::cache::CacheTable;
 use self::forge::ForgeTable;
+pub(crate) use self::oidc::is_safe as is_safe_address;
+use self::oidc::{AllowTable, ClaimsTable, OidcTable};
 use self::project::ProjectTable;
 use self::retention::RetentionTable;
 use super::defaults::{self, Surroundings};
@@ -41,6 +44,7 @@ struct File {
     keys: Option<KeysTable>,
     forge: Option<Vec<ForgeTable>>,
     project: Option<Vec<ProjectTable>>,
+    oidc: Option<Vec<OidcTable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -182,6 +186,20 @@ impl Check<'_> {
                 ("project", DeValue::Array(projects)) => {
                     self.known_in_each::<ProjectTable>(projects, "in [[project]]");
                 }
+                ("oidc", DeValue::Array(issuers)) => {
+                    self.known_in_each::<OidcTable>(issuers, "in [[oidc]]");
+                    for issuer in issuers {
+                        let DeValue::Table(issuer) = issuer.get_ref() else {
+                            continue;
+                        };
+                        if let Some(DeValue::Table(claims)) = issuer.get("claims").map(Spanned::get_ref) {
+                            self.known::<ClaimsTable>(claims, "in [oidc.claims]");
+                        }
+                        if let Some(DeValue::Array(rules)) = issuer.get("allow").map(Spanned::get_ref) {
+                            self.known_in_each::<AllowTable>(rules, "in [[oidc.allow]]");
+                        }
+                    }
+                }
                 ("cache", DeValue::Table(table)) => self.known::<CacheTable>(table, "in [cache]"),
                 _ => {}
             }
@@ -247,6 +265,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
     let cache = cache::resolve(file.cache.unwrap_or_default(), check);
     let forges = forge::resolve(file.forge.unwrap_or_default(), check);
     let projects = project::resolve(file.project.unwrap_or_default(), &forges, check);
+    let oidc = oidc::resolve(file.oidc.unwrap_or_default(), &forges, check);
     let keys = signing(file.keys.unwrap_or_default(), check);
     Some(Config {
         state_dir: state_dir?,
@@ -260,6 +279,7 @@ fn resolve(file: File, around: &Surroundings, check: &mut Check<'_>) -> Option<C
         keys,
         forges,
         projects,
+        oidc,
     })
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod forge;
 mod keys;
+mod oidc;
 mod project;
 mod secret;
 mod signing;
@@ -23,8 +24,12 @@ use std::time::Duration;
 use nixci_protocol::types::StoreDir;
 use nixci_protocol::wire::Limits as WireLimits;
 
+pub(crate) use duration::parse as duration;
 pub use error::{ConfigError, Problem};
+pub(crate) use file::is_safe_address;
 pub use forge::{Forge, ForgeAuth, ForgeKind, Form, Pace, Window};
+pub(crate) use oidc::one_fits;
+pub use oidc::{Allow, ClaimNames, Oidc, OidcKind, Reuse};
 pub use project::{ContextNames, Detail, Project};
 pub use secret::{SecretError, SecretFile};
 pub use signing::Keys;
@@ -57,6 +62,8 @@ pub struct Config {
     pub forges: Vec<Forge>,
     /// Which projects are told where. The first that fits counts.
     pub projects: Vec<Project>,
+    /// Whose jobs are let in without a token of ours; issuers are unique.
+    pub oidc: Vec<Oidc>,
 }
 
 /// What is listened on, and what is done with what arrives.
@@ -254,6 +261,7 @@ impl Config {
             keys: Keys::default(),
             forges: Vec::new(),
             projects: Vec::new(),
+            oidc: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{add, builds, control, derivation, query, roots, signatures, upkeep};
 use crate::ci::Ci;
 use crate::error::told;
 use crate::objects::Roots;
-use crate::principal::Principal;
+use crate::principal::{Principal, Work};
 use crate::scheduler::StoreId;
 use crate::submit::Attending;
 
@@ -76,8 +76,51 @@ pub(super) fn refuse(error: &(dyn std::error::Error + 'static)) -> HandlerError 
     HandlerError::new(told(error))
 }
 
+/// What a request is, as far as rights go.
+fn work(request: &Request) -> Work {
+    match request {
+        Request::SetOptions(_) | Request::SyncWithGc(_) | Request::Control(_) => Work::Own,
+        Request::IsValidPath(_)
+        | Request::QueryValidPaths(_)
+        | Request::QueryValidBatch(_)
+        | Request::QueryPathInfo(_)
+        | Request::QueryDeriver(_)
+        | Request::QueryPathFromHashPart(_)
+        | Request::QueryDerivationOutputMap(_)
+        | Request::QueryDerivationOutputs(_)
+        | Request::QueryDerivationOutputNames(_)
+        | Request::QuerySubstitutablePathInfo(_)
+        | Request::QuerySubstitutablePathInfos(_)
+        | Request::QuerySubstitutablePaths(_)
+        | Request::QueryRealisation(_)
+        | Request::QueryMissing(_)
+        | Request::NarFromPath(_)
+        | Request::AddTempRoot(_) => Work::Ask,
+        Request::QueryReferrers(_) | Request::QueryValidDerivers(_) | Request::QueryAllValidPaths(_) => Work::Survey,
+        Request::AddToStore(_)
+        | Request::AddTextToStore(_)
+        | Request::AddToStoreNar(_)
+        | Request::AddMultipleToStore(_)
+        | Request::AddClosure(_) => Work::Add,
+        Request::BuildPaths(_)
+        | Request::BuildPathsWithResults(_)
+        | Request::BuildDerivation(_)
+        | Request::EnsurePath(_) => Work::Build,
+        Request::AddSignatures(_)
+        | Request::AddIndirectRoot(_)
+        | Request::AddPermRoot(_)
+        | Request::FindRoots(_)
+        | Request::CollectGarbage(_)
+        | Request::OptimiseStore(_)
+        | Request::VerifyStore(_)
+        | Request::AddBuildLog(_)
+        | Request::RegisterDrvOutput(_) => Work::Upkeep,
+    }
+}
+
 impl Handler for Session {
     async fn handle(&mut self, request: Request, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError> {
+        self.who.may_work(work(&request)).map_err(HandlerError::new)?;
         // Control messages say nothing of the spool, and who watches for days must not keep what others use.
         let uses_spool = !matches!(request, Request::Control(_));
         let _in_use = uses_spool.then(|| self.lease.busy());

@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64;
 
-use crate::config::{HttpRead, Right};
+use crate::config::HttpRead;
 use crate::principal::{Credentials, Principal, Refused, TOKEN_BYTES};
 
 /// The longest `Authorization` that is looked at: in base64 a token is a third longer.
@@ -40,11 +40,7 @@ impl Guard {
             HttpRead::Token if path == "/healthz" => Ok(Principal::http()),
             HttpRead::Token => {
                 let token = given(headers).ok_or(Turned::NoToken)?;
-                let holder = self.credentials.holder(&token).await.map_err(Turned::Refused)?;
-                if !holder.has(Right::Read) {
-                    return Err(Turned::Refused(Refused::NotEnough(Right::Read)));
-                }
-                Ok(holder)
+                self.credentials.reader(&token).await.map_err(Turned::Refused)
             }
         }
     }
@@ -68,8 +64,11 @@ impl IntoResponse for Turned {
             ),
             Self::Refused(refused) => {
                 let status = match refused {
-                    Refused::Unknown | Refused::Expired => StatusCode::UNAUTHORIZED,
-                    Refused::NotEnough(_) => StatusCode::FORBIDDEN,
+                    Refused::Unknown | Refused::Expired | Refused::TooLong | Refused::Invalid(_) => {
+                        StatusCode::UNAUTHORIZED
+                    }
+                    Refused::NotEnough(_) | Refused::SomeProjects | Refused::NotLetIn(_) => StatusCode::FORBIDDEN,
+                    Refused::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 (status, format!("{refused}\n"))
             }
@@ -115,6 +114,8 @@ pub(super) fn given(headers: &HeaderMap) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use nixci_store::index::Index;
+
     use super::*;
     use crate::config::Projects;
     use crate::config::{HashFrom, Token};
@@ -122,7 +123,7 @@ mod tests {
 
     const TOKEN: &str = "a token that is long enough";
 
-    fn guard(read: HttpRead) -> Guard {
+    fn guard(read: HttpRead, dir: &std::path::Path) -> Guard {
         let token = |name: &str, text: &str, rights| Token {
             name: name.to_owned(),
             hash: HashFrom::Here(TokenHash::of(text).unwrap()),
@@ -133,8 +134,15 @@ mod tests {
         let tokens = [
             token("cache", TOKEN, vec![Right::Read]),
             token("idle", "a token that may do nothing", vec![]),
+            Token {
+                projects: Projects::Fitting(vec!["o/*".to_owned()]),
+                ..token("some", "a token that is for some projects", vec![Right::Read])
+            },
         ];
-        Guard::new(read, Credentials::new(Tokens::load(&tokens).unwrap()))
+        let index = Index::open(&dir.join("index.db")).unwrap();
+        let config = Config::in_folder(dir, "auto", 1);
+        let issuers = Issuers::new(&config, None, index.clone()).unwrap();
+        Guard::new(read, Credentials::new(Tokens::load(&tokens).unwrap(), index, issuers))
     }
 
     async fn asked(read: HttpRead, path: &str, authorization: Option<&str>) -> Result<String, Turned> {
@@ -142,7 +150,8 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
-        let admitted = guard(read).admit(path, &headers).await;
+        let dir = tempfile::tempdir().unwrap();
+        let admitted = guard(read, dir.path()).admit(path, &headers).await;
         admitted.map(|who| who.name().to_owned())
     }
 
@@ -166,6 +175,10 @@ mod tests {
             (
                 "Bearer a token that may do nothing".to_owned(),
                 Err(Turned::Refused(Refused::NotEnough(Right::Read))),
+            ),
+            (
+                "Bearer a token that is for some projects".to_owned(),
+                Err(Turned::Refused(Refused::SomeProjects)),
             ),
         ] {
             assert_eq!(

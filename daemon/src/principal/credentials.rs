@@ -3,17 +3,28 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Principal, Tokens};
-use crate::config::Right;
+use nixci_protocol::nixci::control::Millis;
+use nixci_store::index::Index;
+use nixci_store::index::tokens::{self, TokenRow};
+use tracing::{error, warn};
+
+use super::{Principal, TokenHash, Tokens};
+use crate::config::{Projects, Right};
 use crate::core::now;
+use crate::error::told;
+use crate::oidc::Issuers;
 
 /// The longest token that is looked at, in bytes. Those of OIDC issuers have about two thousand.
 pub(crate) const TOKEN_BYTES: usize = 16 * 1024;
+/// How exactly it is recorded when a token was used last: not every request shall cost a write.
+const USED_EVERY: Millis = 3_600_000;
 
 /// Everything by which somebody is known over HTTP. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Credentials {
-    tokens: Arc<Tokens>,
+    configured: Arc<Tokens>,
+    index: Index,
+    issuers: Issuers,
 }
 
 /// Why a token does not help. Never holds the token.
@@ -23,8 +34,18 @@ pub(crate) enum Refused {
     Unknown,
     /// It was good until some time ago.
     Expired,
+    /// It has more than [`TOKEN_BYTES`].
+    TooLong,
+    /// An issuer's token that does not count; in words.
+    Invalid(String),
     /// It is good for other things; this right is missing.
     NotEnough(Right),
+    /// It is for some projects only, and this shows all.
+    SomeProjects,
+    /// No rule lets its job in; in words.
+    NotLetIn(String),
+    /// It cannot be said now; in words.
+    Unavailable(String),
 }
 
 impl fmt::Display for Refused {
@@ -32,21 +53,78 @@ impl fmt::Display for Refused {
         match self {
             Self::Unknown => f.write_str("this token is not known here"),
             Self::Expired => f.write_str("this token has expired; ask for a new one"),
+            Self::TooLong => write!(f, "this token has more than {TOKEN_BYTES} bytes, and none has"),
+            Self::Invalid(text) | Self::NotLetIn(text) | Self::Unavailable(text) => f.write_str(text),
             Self::NotEnough(right) => write!(f, "this token lacks the right `{}`", right.word()),
+            Self::SomeProjects => f.write_str(
+                "this token is for some projects only, and pages show all; ask for one with the right `read` for all projects",
+            ),
         }
     }
 }
 
 impl Credentials {
-    pub(crate) fn new(tokens: Tokens) -> Self {
+    pub(crate) fn new(configured: Tokens, index: Index, issuers: Issuers) -> Self {
         Self {
-            tokens: Arc::new(tokens),
+            configured: Arc::new(configured),
+            index,
+            issuers,
         }
     }
 
-    /// Who has this token.
+    /// Who has this token: one of ours, or one of an issuer's, which may be used up by that.
     pub(crate) async fn holder(&self, token: &[u8]) -> Result<Principal, Refused> {
-        std::future::ready(()).await;
-        self.tokens.holder(token, now())
+        if token.len() > TOKEN_BYTES {
+            return Err(Refused::TooLong);
+        }
+        match std::str::from_utf8(token) {
+            Ok(text) if Issuers::is_meant(text) => self.issuers.holder(text).await,
+            Ok(_) | Err(_) => self.own(token).await,
+        }
     }
+
+    /// Who may see pages by this token: only tokens of ours, for all projects.
+    pub(crate) async fn reader(&self, token: &[u8]) -> Result<Principal, Refused> {
+        let holder = self.own(token).await?;
+        if !holder.has(Right::Read) {
+            return Err(Refused::NotEnough(Right::Read));
+        }
+        if holder.is_scoped() {
+            return Err(Refused::SomeProjects);
+        }
+        Ok(holder)
+    }
+
+    /// Who has one of our own tokens: the configuration's first, then those that were made since.
+    async fn own(&self, token: &[u8]) -> Result<Principal, Refused> {
+        let at = now();
+        match self.configured.holder(token, at) {
+            Err(Refused::Unknown) => {}
+            known => return known,
+        }
+        let hash = TokenHash::of_any(token);
+        let found = self.index.read(move |conn| tokens::by_hash(conn, hash.bytes())).await;
+        let found = found.map_err(|error| {
+            error!("failed to look up a token: {}", told(&error));
+            Refused::Unavailable("the daemon cannot read its index; its log says why".to_owned())
+        })?;
+        let row = found.ok_or(Refused::Unknown)?;
+        if row.expires.is_some_and(|expires| expires <= at) {
+            return Err(Refused::Expired);
+        }
+        if row.used.is_none_or(|used| at.saturating_sub(used) >= USED_EVERY) {
+            let id = row.id;
+            if let Err(error) = self.index.write(move |tx| tokens::used(tx, id, at)).await {
+                warn!("failed to record that a token was used: {}", told(&error));
+            }
+        }
+        Ok(principal(row))
+    }
+}
+
+fn principal(row: TokenRow) -> Principal {
+    // A word that a newer daemon wrote gives no right here.
+    let rights = row.rights.iter().filter_map(|word| Right::read(word).ok()).collect();
+    let projects = row.projects.map_or(Projects::All, Projects::Fitting);
+    Principal::token(&row.name, rights, projects)
 }

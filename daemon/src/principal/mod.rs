@@ -1,22 +1,27 @@
 //! Who is asking, and what they may: trust is decided here and nowhere else.
 //!
-//! Three kinds of peers have names: users of this system by the credentials of their socket, holders of
-//! ssh keys by the forced command that names them ([`Lowered`]), and holders of tokens. A peer can lower
-//! itself, and only that.
+//! Four kinds of peers have names: users of this system by the credentials of their socket, holders of
+//! ssh keys by the forced command that names them ([`Lowered`]), holders of tokens, and jobs of CI systems by
+//! what their issuer vouches for. A peer can lower itself, and only that.
 
 mod credentials;
+mod job;
 mod rules;
+mod scope;
 mod system;
 mod tokens;
 
 use std::fmt;
 
 pub(crate) use credentials::{Credentials, Refused, TOKEN_BYTES};
+pub(crate) use job::{Cause, Confirmation, Job};
 pub(crate) use rules::{Peer, Rules};
+pub(crate) use scope::{Work, admit_submission};
 pub(crate) use tokens::Tokens;
 pub use tokens::{TokenError, TokenHash, new_token};
 
 use crate::config::{Projects, Right};
+use scope::Scope;
 
 /// The longest name of a key or token.
 const NAME_BYTES: usize = 64;
@@ -27,8 +32,7 @@ pub struct Principal {
     name: String,
     trusted: bool,
     place: Place,
-    rights: Vec<Right>,
-    projects: Projects,
+    scope: Scope,
 }
 
 /// Where a peer is.
@@ -80,8 +84,7 @@ impl Principal {
             name: format!("uid:{uid}"),
             trusted,
             place: Place::Here,
-            rights: Vec::new(),
-            projects: Projects::All,
+            scope: Scope::Open,
         }
     }
 
@@ -92,8 +95,7 @@ impl Principal {
             name: "embedded".to_owned(),
             trusted: true,
             place: Place::Here,
-            rights: Vec::new(),
-            projects: Projects::All,
+            scope: Scope::Open,
         }
     }
 
@@ -104,8 +106,7 @@ impl Principal {
             name: "http".to_owned(),
             trusted: false,
             place: Place::Elsewhere,
-            rights: Vec::new(),
-            projects: Projects::All,
+            scope: Scope::Open,
         }
     }
 
@@ -115,8 +116,7 @@ impl Principal {
             name: format!("token:{name}"),
             trusted: false,
             place: Place::Elsewhere,
-            rights,
-            projects,
+            scope: Scope::Token { rights, projects },
         }
     }
 
@@ -126,12 +126,11 @@ impl Principal {
             name: format!("key:{}", to.principal),
             trusted: self.trusted && to.trusted,
             place: Place::Elsewhere,
-            rights: Vec::new(),
-            projects: Projects::All,
+            scope: Scope::Open,
         }
     }
 
-    /// Its name in records: `uid:0`, `key:alice`, `token:cache`.
+    /// Its name in records: `uid:0`, `key:alice`, `token:cache`, `oidc:gitlab.com:group/name#42`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -150,20 +149,6 @@ impl Principal {
             Place::Here => true,
             Place::Elsewhere => false,
         }
-    }
-
-    /// Whether it may speak the worker protocol over HTTP at all.
-    pub(crate) fn may_connect(&self) -> Result<(), Refused> {
-        if self.has(Right::Submit) {
-            return Ok(());
-        }
-        Err(Refused::NotEnough(Right::Submit))
-    }
-
-    /// Whether a token gives this right.
-    #[must_use]
-    pub fn has(&self, right: Right) -> bool {
-        self.rights.contains(&right)
     }
 }
 

@@ -67,8 +67,16 @@ impl TokenHash {
         Ok(Self::of_any(token.as_bytes()))
     }
 
-    fn of_any(token: &[u8]) -> Self {
+    pub(super) fn of_any(token: &[u8]) -> Self {
         Self(Sha256::digest(token).into())
+    }
+}
+
+impl TokenHash {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attendance;
 mod check;
+mod confirm;
 mod jobs;
 mod whole;
 
@@ -34,6 +35,7 @@ const PRIORITY_LABEL: &str = "priority";
 /// Opens an evaluation or finds the one of the same key.
 pub(crate) async fn begin(core: &Core, who: &Principal, submission: Submission) -> Result<Begun, CiError> {
     check(&submission)?;
+    confirm::admit(core, who, &submission).await?;
     let (principal, at) = (who.name().to_owned(), now());
     let (evaluation, resumed) = core
         .index

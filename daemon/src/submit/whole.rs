@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 use tracing::info;
 
 use super::jobs::{Placed, Wanted, fits};
-use super::{check, complete, given_up};
+use super::{check, complete, confirm, given_up};
 use crate::core::{Core, now};
 use crate::error::CiError;
 use crate::principal::Principal;
@@ -26,6 +26,7 @@ pub(crate) async fn whole(
     error: Option<String>,
 ) -> Result<(EvaluationId, bool), CiError> {
     check(&submission)?;
+    confirm::admit(&core, &who, &submission).await?;
     let wanted = Wanted::read(&core, jobs).await?;
     let (in_core, principal, at) = (core.clone(), who.name().to_owned(), now());
     let record = move |tx: &Transaction<'_>| {

@@ -6,4 +6,7 @@
 mod common;
 
 mod connect;
+mod issuer;
+mod made;
+mod oidc;
 mod upgrade;

@@ -32,6 +32,7 @@ pub mod deliveries;
 pub mod derivations;
 mod error;
 pub mod evaluations;
+pub mod identities;
 pub mod jobs;
 mod names;
 pub mod outcomes;
@@ -42,6 +43,7 @@ pub mod pushes;
 mod readers;
 mod schema;
 pub mod statuses;
+pub mod tokens;
 mod writer;
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod prune;
 mod recorded;
 mod schema;
 mod statuses;
+mod tokens;
 mod writing;
 
 fn index() -> (Index, TempDir) {
