@@ -28,8 +28,8 @@ const USES: u32 = 1_000;
 pub(crate) async fn narrowed(ci: &Ci, who: &Principal, request: Request) -> Result<Request, CiError> {
     let gate = Gate { ci, who };
     Ok(match request {
-        // What it says is looked at when it begins.
-        Request::Info | Request::Submit { .. } | Request::SubmitBegin(_) => request,
+        // What these are about is looked at where they are done.
+        Request::Info | Request::Submit { .. } | Request::SubmitBegin(_) | Request::CollectGarbage { .. } => request,
         Request::SubmitJobs { evaluation, .. } | Request::SubmitEnd { evaluation, .. } => {
             gate.may_continue(evaluation).await?;
             request
@@ -124,7 +124,6 @@ pub(crate) async fn narrowed(ci: &Ci, who: &Principal, request: Request) -> Resu
             }
             request
         }
-        Request::CollectGarbage { .. } => request,
     })
 }
 

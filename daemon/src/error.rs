@@ -7,6 +7,7 @@ use nixci_store::{index, spool};
 
 use crate::config::ConfigError;
 use crate::forge::OpenError;
+use crate::http::TlsError;
 use crate::principal::TokenError;
 use crate::read::ReadError;
 
@@ -45,6 +46,9 @@ pub enum StartError {
     /// The hash of a token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The certificate of the HTTP door cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Forges cannot be used as they are configured.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Forges(Vec<OpenError>),

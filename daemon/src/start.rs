@@ -24,8 +24,8 @@ use crate::door::Door;
 use crate::error::{StartError, told};
 use crate::forge::Forges;
 use crate::forward::Holders;
-use crate::http::Guard;
 use crate::http::cache::Cache;
+use crate::http::{Certificate, Guard};
 use crate::listen::{self, StateLock};
 use crate::objects::{Objects, Readers};
 use crate::oidc::Issuers;
@@ -70,6 +70,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stores = stores(&config)?;
     let readers = readers(&config)?;
     let tokens = Tokens::load(&config.tokens)?;
+    let certificate = config.listen.tls.as_ref().map(Certificate::open).transpose()?;
     let keys = config.keys.read()?;
     let forges = Forges::open(&config.forges).map_err(StartError::Forges)?;
     let (index, spool, logs) = open(&config).await?;
@@ -100,7 +101,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let stop = Shutdown::default();
     let rooms = (index.clone(), spool.clone(), logs.clone());
     let objects = Objects::new(rooms, readers, &signer, &config, &stop);
-    let pages = http_addr.map(|address| config.listen.url.clone().unwrap_or_else(|| format!("http://{address}")));
+    let scheme = if certificate.is_some() { "https" } else { "http" };
+    let pages = http_addr.map(|address| {
+        config
+            .listen
+            .url
+            .clone()
+            .unwrap_or_else(|| format!("{scheme}://{address}"))
+    });
     let config = Arc::new(config);
     let outbox = Outbox::new(index.clone(), config.clone(), forges.clone(), stop.clone());
     let issuers = Issuers::new(&config, pages.as_deref(), index.clone()).map_err(|error| failed("TLS", error))?;
@@ -143,7 +151,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let guard = Guard::new(core.config.listen.http_read, credentials.clone());
         let reading = guard.around(http::router(ci.reader().clone(), cache));
         let router = reading.merge(http::connect::routes(door.clone(), credentials, core.stop.clone()));
-        core.stop.listeners.spawn(serve_http(listener, router, core.clone()));
+        if let Some(certificate) = certificate.clone() {
+            working.spawn(certificate.watch(core.stop.accepting.clone()));
+        }
+        core.stop
+            .listeners
+            .spawn(serve_http(listener, router, certificate, core.clone()));
     }
     let looking = core.clone();
     working.spawn(async move {
@@ -282,12 +295,12 @@ fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'sta
     }
 }
 
-async fn serve_http(listener: TcpListener, router: Router, core: Arc<Core>) {
+async fn serve_http(listener: TcpListener, router: Router, certificate: Option<Certificate>, core: Arc<Core>) {
     let stop = core.stop.clone();
     let connections = core.config.limits.connections;
     // Event streams end by themselves never: they are cut off with the other connections.
     tokio::select! {
-        () = http::serve(listener, router, connections, stop.accepting.clone()) => {}
+        () = http::serve(listener, router, connections, certificate, stop.accepting.clone()) => {}
         () = async {
             stop.accepting.cancelled().await;
             tokio::time::sleep(HTTP_GRACE).await;

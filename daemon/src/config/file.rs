@@ -28,7 +28,7 @@ use super::defaults::{self, Surroundings};
 use super::error::Problem;
 use super::tokens::{TokenTable, tokens};
 use super::users::Users;
-use super::{Config, Dispatch, HttpRead, Keys, Limits, Listen, SecretFile, Store, Writes, duration, keys};
+use super::{Config, Dispatch, HttpRead, Keys, Limits, Listen, SecretFile, Store, Tls, Writes, duration, keys};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +58,8 @@ struct ListenTable {
     trusted_users: Option<Vec<Users>>,
     allowed_users: Option<Vec<Users>>,
     http_read: Option<Spanned<String>>,
+    tls_certificate_file: Option<Spanned<PathBuf>>,
+    tls_key_file: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -347,6 +349,7 @@ fn listen(table: ListenTable, around: &Surroundings, check: &mut Check<'_>) -> O
                 .map(Some)
                 .map_err(|_| format!("`http` is `{text}`; write an address like \"127.0.0.1:8473\", or \"off\""))
         }),
+        tls: tls(table.tls_certificate_file, table.tls_key_file, check),
         url: check.value(table.url, None, |text| forge::web_address("url", text).map(Some)),
         writes: check.value(table.writes, Writes::Spool, |text| match text.as_str() {
             "spool" => Ok(Writes::Spool),
@@ -361,6 +364,29 @@ fn listen(table: ListenTable, around: &Surroundings, check: &mut Check<'_>) -> O
         trusted_users: table.trusted_users.unwrap_or_else(|| around.trusted_users()),
         allowed_users: table.allowed_users.unwrap_or_else(|| vec![Users::Everyone]),
     })
+}
+
+fn tls(certificate: Option<Spanned<PathBuf>>, key: Option<Spanned<PathBuf>>, check: &mut Check<'_>) -> Option<Tls> {
+    match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            let at = certificate.span().start;
+            let certificate = certificate.into_inner();
+            if !certificate.is_absolute() {
+                let text = format!("`{}` must be an absolute path", certificate.display());
+                check.at(at, text);
+            }
+            Some(Tls {
+                certificate,
+                key: check.secret(key),
+            })
+        }
+        (Some(alone), None) | (None, Some(alone)) => {
+            let text = "TLS needs both `tls_certificate_file` and `tls_key_file`";
+            check.at(alone.span().start, text.to_owned());
+            None
+        }
+    }
 }
 
 fn stores(tables: Option<Vec<StoreTable>>, check: &mut Check<'_>) -> Vec<Store> {

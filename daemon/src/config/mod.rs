@@ -77,6 +77,8 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
     /// The address of the pages as the world knows it, without a trailing slash: that of the proxy in front.
     pub url: Option<String>,
+    /// By which certificate HTTP is served inside TLS; none: a reverse proxy does that, or nobody.
+    pub tls: Option<Tls>,
     /// What stock clients' writes do.
     pub writes: Writes,
     /// Who may ask over HTTP.
@@ -87,6 +89,15 @@ pub struct Listen {
     /// Users who may connect to the socket besides the trusted ones; everybody by default, as far as the
     /// socket's mode lets them in.
     pub allowed_users: Vec<Users>,
+}
+
+/// The files by which HTTP is served inside TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate and those between it and the root, as PEM; read again when it changes.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: SecretFile,
 }
 
 /// Who may ask over HTTP.
@@ -240,6 +251,7 @@ impl Config {
                 mode: 0o600,
                 http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
                 url: None,
+                tls: None,
                 writes: Writes::Spool,
                 http_read: HttpRead::Everyone,
                 trusted_users: around.trusted_users(),

@@ -117,8 +117,8 @@ mod tests {
     use nixci_store::index::Index;
 
     use super::*;
-    use crate::config::Projects;
-    use crate::config::{HashFrom, Token};
+    use crate::config::{Config, HashFrom, Projects, Right, Token};
+    use crate::oidc::Issuers;
     use crate::principal::{TokenHash, Tokens};
 
     const TOKEN: &str = "a token that is long enough";

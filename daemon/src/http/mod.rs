@@ -17,6 +17,7 @@ mod pages;
 mod select;
 mod serve;
 mod show;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ pub(crate) use self::guard::Guard;
 pub(crate) use self::metrics::{StatusWrite, attempt_ended, collected, status_written};
 pub(crate) use self::serve::serve;
 pub(crate) use self::show::segment;
+pub(crate) use self::tls::Certificate;
+pub use self::tls::TlsError;
 use crate::read::Reader;
 
 /// The version that pages and `/healthz` tell.

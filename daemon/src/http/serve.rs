@@ -18,10 +18,13 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Certificate;
 use crate::listen::{Admission, Place, Places};
 
 /// How long the head of a request may take, from the end of the one before it.
 const HEAD_TIME: Duration = Duration::from_mins(1);
+/// How long a client may take to agree on TLS.
+const TLS_TIME: Duration = Duration::from_secs(10);
 /// How long a client may take to accept any byte of an answer.
 const STALL_TIME: Duration = Duration::from_mins(1);
 /// How often an HTTP/2 client is asked whether it is there while something is open.
@@ -49,7 +52,15 @@ const FULL: &[u8] =
 /// Serves until `stop`; at most `connections` at once. Where they run out, one that has not asked anything yet gives way to
 /// the next, first of all one of the address that has the most; if all have asked, the new one is told to come back.
 /// Returns when connections that were open at the stop have ended what they were answering.
-pub(crate) async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {
+///
+/// With a `certificate` all of it is inside TLS.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    certificate: Option<Certificate>,
+    stop: CancellationToken,
+) {
     // Many may be behind one address, as behind a proxy: addresses have no limit of their own.
     let admission = Admission::new(Places {
         total: connections,
@@ -88,7 +99,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
         pause = FIRST_PAUSE;
         let Ok(place) = admission.admit(peer.ip()) else {
             // As much as the socket takes at once; whoever says this must not wait for anybody.
-            drop(stream.try_write(FULL));
+            if certificate.is_none() {
+                drop(stream.try_write(FULL));
+            }
             continue;
         };
         let place = Arc::new(place);
@@ -97,28 +110,56 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, connections: us
         if let Err(error) = keep_alive(&stream) {
             debug!("an HTTP connection has no keep-alive: {error}");
         }
+        let acceptor = certificate.as_ref().map(Certificate::acceptor);
         let (builder, router, stop) = (builder.clone(), router.clone(), stop.clone());
         open.spawn(async move {
-            let service = TowerToHyperService::new(router);
-            let serving =
-                builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, place.clone())), service);
-            tokio::pin!(serving);
-            let ended = tokio::select! {
-                ended = &mut serving => ended,
-                () = place.lost() => return,
-                () = stop.cancelled() => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
+            match acceptor {
+                None => converse(stream, place, &builder, router, stop).await,
+                Some(acceptor) => {
+                    let greeting = tokio::time::timeout(TLS_TIME, acceptor.accept(stream));
+                    let greeted = tokio::select! {
+                        greeted = greeting => greeted,
+                        () = place.lost() => return,
+                        () = stop.cancelled() => return,
+                    };
+                    match greeted {
+                        Ok(Ok(stream)) => converse(stream, place, &builder, router, stop).await,
+                        Ok(Err(error)) => debug!("a TLS connection ended before it began: {error}"),
+                        Err(_) => debug!("a client did not agree on TLS within {} s", TLS_TIME.as_secs()),
+                    }
                 }
-            };
-            if let Err(error) = ended {
-                debug!("an HTTP connection ended: {error}");
             }
-            drop(place);
         });
     }
     open.close();
     open.wait().await;
+}
+
+/// Answers the requests of one connection until it ends or the daemon stops.
+async fn converse<S>(
+    stream: S,
+    place: Arc<Place<IpAddr>>,
+    builder: &Builder<TokioExecutor>,
+    router: Router,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = TowerToHyperService::new(router);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(Patient::new(stream, place.clone())), service);
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = place.lost() => return,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!("an HTTP connection ended: {error}");
+    }
+    drop(place);
 }
 
 /// Lets the system ask a silent peer whether it is there. Who speaks the worker protocol may be silent for hours, and a
@@ -132,8 +173,8 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// A connection that ends when its peer takes no byte for [`STALL_TIME`]: an answer must not be held open for nobody.
-struct Patient {
-    stream: TcpStream,
+struct Patient<S> {
+    stream: S,
     /// Runs while a write waits; kept for the next time.
     stalled: Option<Pin<Box<Sleep>>>,
     waits: bool,
@@ -141,8 +182,8 @@ struct Patient {
     place: Option<Arc<Place<IpAddr>>>,
 }
 
-impl Patient {
-    fn new(stream: TcpStream, place: Arc<Place<IpAddr>>) -> Self {
+impl<S> Patient<S> {
+    fn new(stream: S, place: Arc<Place<IpAddr>>) -> Self {
         Self {
             stream,
             place: Some(place),
@@ -176,13 +217,13 @@ impl Patient {
     }
 }
 
-impl AsyncRead for Patient {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Patient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)
@@ -249,7 +290,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        let serving = tokio::spawn(serve(listener, router, 2, stop.clone()));
+        let serving = tokio::spawn(serve(listener, router, 2, None, stop.clone()));
         let mut slow = Vec::new();
         for _ in 0..2 {
             let mut client = TcpStream::connect(address).await.unwrap();
@@ -283,7 +324,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        let serving = tokio::spawn(serve(listener, router, 2, stop.clone()));
+        let serving = tokio::spawn(serve(listener, router, 2, None, stop.clone()));
         let mut client = TcpStream::connect(address).await.unwrap();
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(4 * BUFFER));
         // It may be closed before all of it was sent.

@@ -207,3 +207,56 @@ async fn json<T: serde::de::DeserializeOwned>(client: &Client, address: &str) ->
 fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody listens there.
+    const NOBODY: &str = "http://127.0.0.1:1";
+
+    fn keys(names: &[&str]) -> Arc<[Jwk]> {
+        let key = |name: &&str| {
+            let key = serde_json::json!({ "kty": "RSA", "kid": name, "n": "AQAB", "e": "AQAB" });
+            serde_json::from_value(key).unwrap()
+        };
+        names.iter().map(key).collect()
+    }
+
+    fn name_of(found: &Found) -> String {
+        match found {
+            Found::Keys(keys) => keys.iter().filter_map(|key| key.common.key_id.clone()).collect(),
+            Found::None => "none".to_owned(),
+            Found::Unreachable(_) => "unreachable".to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_keys_count_for_a_day_while_the_issuer_is_down() {
+        let of = Keys::new(NOBODY, Keys::client().unwrap());
+        assert_eq!(name_of(&of.find(Some("a")).await), "unreachable");
+        of.state().known = Some((keys(&["a", "b"]), Instant::now()));
+        assert_eq!(name_of(&of.find(Some("a")).await), "a");
+        assert_eq!(name_of(&of.find(None).await), "ab");
+        assert_eq!(name_of(&of.find(Some("c")).await), "none");
+        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
+        assert_eq!(name_of(&of.find(Some("b")).await), "b");
+        tokio::time::advance(STALE).await;
+        assert_eq!(name_of(&of.find(Some("b")).await), "unreachable");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_keys_do_not_make_us_ask_again_and_again() {
+        let of = Keys::new(NOBODY, Keys::client().unwrap());
+        of.state().known = Some((keys(&["a"]), Instant::now()));
+        let looked = |of: &Keys| of.state().looked;
+        assert_eq!(name_of(&of.find(Some("x")).await), "none");
+        let first = looked(&of);
+        assert!(first.is_some());
+        assert_eq!(name_of(&of.find(Some("y")).await), "none");
+        assert_eq!(looked(&of), first);
+        tokio::time::advance(AGAIN).await;
+        assert_eq!(name_of(&of.find(Some("y")).await), "none");
+        assert!(looked(&of) > first);
+    }
+}

@@ -67,10 +67,10 @@ pub(super) struct Verified {
 
 /// The algorithms by which issuers sign. HMAC is none of them: its key would be one that both sides know.
 fn is_taken(algorithm: Algorithm) -> bool {
-    match algorithm {
-        Algorithm::RS256 | Algorithm::PS256 | Algorithm::ES256 | Algorithm::ES384 | Algorithm::EdDSA => true,
-        _ => false,
-    }
+    matches!(
+        algorithm,
+        Algorithm::RS256 | Algorithm::PS256 | Algorithm::ES256 | Algorithm::ES384 | Algorithm::EdDSA
+    )
 }
 
 /// Reads whose token this seems to be.

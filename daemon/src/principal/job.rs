@@ -85,29 +85,20 @@ impl Job {
                 Ok(if is_own {
                     Vec::new()
                 } else {
-                    vec![self.head(number, None, commit)]
+                    vec![head(number, None, commit)]
                 })
             }
             (Cause::PullRequest(None), Some(number)) => {
                 let branch = self.git_ref.as_deref().map(|full| short(full).to_owned());
-                Ok(vec![self.head(number, branch, commit)])
+                Ok(vec![head(number, branch, commit)])
             }
-            (Cause::PullRequest(None) | Cause::Own, None) if is_own => self.of_own_branch(submission),
-            (Cause::Own, Some(number)) if is_own => Ok(vec![self.head(number, None, commit)]),
+            (Cause::PullRequest(None) | Cause::Own | Cause::Another, None) if is_own => self.of_own_branch(submission),
+            (Cause::Own, Some(number)) if is_own => Ok(vec![head(number, None, commit)]),
             (Cause::PullRequest(None) | Cause::Own, _) => Err(format!(
                 "this job runs for commit {} and cannot submit for {commit}",
                 self.commit
             )),
-            (Cause::Another, None) if is_own => self.of_own_branch(submission),
             (Cause::Another, number) => self.about_another(submission, commit, number),
-        }
-    }
-
-    fn head(&self, number: u64, branch: Option<String>, commit: &str) -> Confirmation {
-        Confirmation::Head {
-            number,
-            branch,
-            commit: commit.to_owned(),
         }
     }
 
@@ -132,7 +123,7 @@ impl Job {
             })
             .into_iter()
             .collect();
-        needed.extend(number.map(|number| self.head(number, None, commit)));
+        needed.extend(number.map(|number| head(number, None, commit)));
         if needed.is_empty() {
             return Err(format!(
                 "this job runs for commit {}; to submit for {commit} it must say of which pull request that is the head, or of which run by the label `{RUN_LABEL}`",
@@ -152,6 +143,14 @@ impl Job {
             )),
             Some(_) | None => Ok(Vec::new()),
         }
+    }
+}
+
+fn head(number: u64, branch: Option<String>, commit: &str) -> Confirmation {
+    Confirmation::Head {
+        number,
+        branch,
+        commit: commit.to_owned(),
     }
 }
 
@@ -201,11 +200,7 @@ mod tests {
     }
 
     fn head(number: u64, branch: Option<&str>, commit: &str) -> Confirmation {
-        Confirmation::Head {
-            number,
-            branch: branch.map(str::to_owned),
-            commit: commit.to_owned(),
-        }
+        super::head(number, branch.map(str::to_owned), commit)
     }
 
     #[test]

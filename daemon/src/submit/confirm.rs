@@ -50,7 +50,6 @@ async fn begun(core: &Core, who: &Principal, submission: &Submission) -> Result<
     let key = submission.key.clone();
     let known = core.index.read(move |conn| evaluations::by_key(conn, &key)).await?;
     Ok(match known {
-        None => Begun::No,
         Some(row) if row.principal != who.name() => Begun::ByOther,
         Some(row)
             if row.submission.project == submission.project
@@ -59,7 +58,7 @@ async fn begun(core: &Core, who: &Principal, submission: &Submission) -> Result<
         {
             Begun::ByThis
         }
-        Some(_) => Begun::No,
+        None | Some(_) => Begun::No,
     })
 }
 

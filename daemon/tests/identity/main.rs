@@ -5,8 +5,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod confirmed;
 mod connect;
 mod issuer;
 mod made;
 mod oidc;
+mod proxy;
+mod quiet;
+mod tls;
 mod upgrade;

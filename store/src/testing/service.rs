@@ -18,6 +18,7 @@ pub struct Service {
     program: PathBuf,
     home: TempDir,
     process: Mutex<Option<Child>>,
+    environment: Vec<(String, String)>,
 }
 
 impl Service {
@@ -41,9 +42,18 @@ impl Service {
         Self::with_keys(sibling, "", &format!("{listen}{sections}"))
     }
 
+    /// As [`with_config`](Self::with_config), with these variables more in its environment.
+    pub fn with_environment(sibling: &Path, sections: &str, environment: &[(&str, &str)]) -> Self {
+        Self::make(sibling, "", sections, environment)
+    }
+
     /// As [`with_config`](Self::with_config), with lines above all tables too. Keys in front of the first section go
     /// to `[listen]`.
     pub fn with_keys(sibling: &Path, keys: &str, sections: &str) -> Self {
+        Self::make(sibling, keys, sections, &[])
+    }
+
+    fn make(sibling: &Path, keys: &str, sections: &str, environment: &[(&str, &str)]) -> Self {
         let home = tempfile::Builder::new()
             .prefix("nixci-service-")
             .tempdir()
@@ -64,6 +74,10 @@ impl Service {
             program,
             home,
             process: Mutex::new(None),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
         };
         service.start_again();
         service
@@ -147,6 +161,7 @@ impl Service {
             .arg("--config")
             .arg(self.config())
             .env("HOME", self.home.path())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
