@@ -13,6 +13,15 @@ use super::resources::field_kib;
 /// How often memory is looked at. An evaluator grows by some hundred MiB in that time at most.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// What an evaluator must not find in its environment, which impure expressions can read: tokens, and what a CI gives to
+/// jobs to ask for them.
+const SECRETS: [&str; 4] = [
+    "NIXCI_TOKEN",
+    "NIXCI_ID_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_RUNTIME_TOKEN",
+];
+
 /// A child and all it starts. Dropping it before it has ended kills the whole group.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -51,9 +60,12 @@ pub(super) enum Killer {
 }
 
 impl Group {
-    /// Starts `command` without input; what it prints is piped where `stdout` says so, and its messages
+    /// Starts `command` without input and without tokens in its environment; what it prints is piped where `stdout` says so, and its messages
     /// always.
     pub(super) fn spawn(command: &mut Command, stdout: Stdio) -> io::Result<Self> {
+        for secret in SECRETS {
+            command.env_remove(secret);
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(stdout)
