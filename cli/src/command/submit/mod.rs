@@ -8,6 +8,7 @@
 mod embedded;
 mod gather;
 mod jobs_file;
+mod outputs;
 mod send;
 mod source;
 
@@ -125,6 +126,7 @@ async fn submit(
             }
         }
     };
+    outputs::tell(&summary, &process_env);
     if let Some(host) = wait {
         return watch::follow(global, daemon, summary.evaluation, host, screen).await;
     }
