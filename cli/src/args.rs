@@ -103,6 +103,11 @@ pub(crate) enum Command {
     /// Delete what nobody needs of what was uploaded to the daemon, and forget old evaluations
     #[command(after_help = "What is kept for how long is said in [retention] of the daemon's configuration.")]
     Gc(Gc),
+    /// Try a token for a daemon behind https:// and keep it; it is read from standard input
+    #[command(after_help = "Example:\n  nixci login --to https://ci.example.org < token")]
+    Login,
+    /// Forget the token for a daemon
+    Logout,
     /// Check everything nixci needs here, and say what to do
     Doctor,
     /// Print a completion script for a shell

@@ -7,6 +7,7 @@ mod gc;
 mod generate;
 mod jobs;
 mod log;
+mod login;
 mod report;
 mod restart;
 mod status;
@@ -38,6 +39,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Problem> {
         Command::Copy(args) => copy::run(global, &args).await,
         Command::Report(args) => report::run(global, &args).await,
         Command::Gc(args) => gc::run(global, &args).await,
+        Command::Login => login::login(global).await,
+        Command::Logout => login::logout(global),
         Command::Doctor => doctor::run(global).await,
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(&dir),

@@ -71,6 +71,21 @@ impl Site {
         Ok(Self { url, name, identity })
     }
 
+    /// The same daemon, and who we are there by this token alone.
+    ///
+    /// Fails with exit code 2 where it is none.
+    pub(crate) fn with_token(self, token: &SecretString) -> Result<Self, Problem> {
+        Ok(Self {
+            identity: Identity::given(&self.name, token)?,
+            ..self
+        })
+    }
+
+    /// Who we are there.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Its address, without a trailing slash.
     pub(crate) fn name(&self) -> &str {
         &self.name

@@ -103,7 +103,7 @@ impl Issuer {
         // What is in the body is a secret, or could hold one.
         let answer = serde_json::from_str(body.expose_secret()).ok();
         match (status.is_success(), answer) {
-            (true, Some(Answer { value })) => checked(value, "the CI's answer"),
+            (true, Some(Answer { value })) => checked(&value.into(), "the CI's answer"),
             (true, None) => Err(Problem::failed(
                 "the CI answered something else than a token for this job",
             )),

@@ -67,7 +67,8 @@ impl Identity {
     /// Fails with exit code 2 where what is given is no token. That there is none, or that the file cannot be used, is told
     /// when one is needed.
     pub(crate) fn find(address: &str, token_file: Option<&Path>, env: Env<'_>) -> Result<Self, Problem> {
-        let known = |from: &'static str, token| checked(token, from).map(|token| Source::Known(from, token));
+        let known =
+            |from: &'static str, token: String| checked(&token.into(), from).map(|token| Source::Known(from, token));
         let source = if let Some(path) = token_file {
             Source::File(path.to_owned())
         } else if let Some(token) = env("NIXCI_TOKEN") {
@@ -89,6 +90,29 @@ impl Identity {
             address: address.to_owned(),
             audience: env("NIXCI_AUDIENCE").unwrap_or_else(|| address.to_owned()),
         })
+    }
+
+    /// For the daemon at `address`, with the token that somebody just gave.
+    ///
+    /// Fails with exit code 2 where it is none.
+    pub(crate) fn given(address: &str, token: &SecretString) -> Result<Self, Problem> {
+        const FROM: &str = "standard input";
+        Ok(Self {
+            source: Source::Known(FROM, checked(token, FROM)?),
+            address: address.to_owned(),
+            audience: address.to_owned(),
+        })
+    }
+
+    /// Where the token comes from; or why there is none, and what to do.
+    pub(crate) fn origin(&self) -> Result<String, String> {
+        match &self.source {
+            Source::File(path) => Ok(format!("from the file `{}`", path.display())),
+            Source::Known(from, _) => Ok(format!("from {from}")),
+            Source::Actions(_) => Ok(format!("made by the runner for this job, for \"{}\"", self.audience)),
+            Source::Nowhere(advice) => Err(format!("there is none for {}: {advice}", self.address)),
+            Source::Unusable(why) => Err(why.clone()),
+        }
     }
 
     /// A token for one connection: a new one where the CI makes them.
@@ -171,12 +195,11 @@ fn read(path: &Path) -> Result<SecretString, Problem> {
     (file.take(TOKEN_BYTES as u64 + 2).read_to_end(&mut text)).map_err(fail)?;
     let name = format!("the token file `{}`", path.display());
     let text = String::from_utf8(text).map_err(|_| bad(&name))?;
-    checked(text, &name)
+    checked(&text.into(), &name)
 }
 
 /// The token in this text, without blanks around it.
-fn checked(text: String, from: &str) -> Result<SecretString, Problem> {
-    let text = SecretString::from(text);
+fn checked(text: &SecretString, from: &str) -> Result<SecretString, Problem> {
     let token = text.expose_secret().trim();
     if token.is_empty() || token.len() > TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(bad(from));

@@ -29,11 +29,11 @@ pub(super) fn checks(forge: &ForgeStatus, now: Millis) -> Vec<Check> {
         checks.push(Check::trouble(
             Level::Warning,
             &what,
-            "it has no `webhook_secret`: its webhooks are refused, so that re-run buttons and closed pull requests do \
+            "it has no `webhook_secret_file`: its webhooks are refused, so that re-run buttons and closed pull requests do \
              nothing",
             format!(
                 "make a webhook there to `/webhooks/{}` of the daemon's address, with a secret, and name the file with \
-                 the secret as `webhook_secret`",
+                 the secret as `webhook_secret_file`",
                 forge.name
             ),
         ));

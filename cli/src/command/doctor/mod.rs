@@ -1,7 +1,6 @@
 //! `nixci doctor`: looks at everything nixci needs here, and says what to do.
 
 mod forges;
-mod token;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,7 +16,6 @@ use crate::args::Global;
 use crate::connect::{Address, Daemon};
 use crate::context::{Context, process_env};
 use crate::exit::{Exit, Problem};
-use crate::identity::Credentials;
 use crate::render::{self, ansi, paint};
 use crate::transfer;
 
@@ -99,7 +97,7 @@ pub(crate) async fn run(global: &Global) -> Result<Exit, Problem> {
     checks.extend(space());
     checks.push(context());
     let address = Address::find(global, &process_env)?;
-    checks.extend(token(&address.to_string()));
+    checks.extend(token(&address));
     match Daemon::connect(&address).await {
         Ok(daemon) => checks.extend(inside(daemon).await?),
         Err(problem) => {
@@ -223,17 +221,18 @@ fn context() -> Check {
     )
 }
 
-/// The token for a daemon at this address, where it wants one.
-fn token(address: &str) -> Option<Check> {
-    let kept = Credentials::find(&process_env).map(|credentials| credentials.read(address));
-    if let Some(Err(problem)) = kept {
-        let said = problem.to_string();
-        let (found, advice) = said
-            .split_once("; ")
-            .unwrap_or((&said, "remove what is wrong there, or log in again"));
-        return Some(Check::trouble(Level::Wrong, "token", found, advice));
+/// The token that would be shown to the daemon, where it wants one: where it comes from, never what it is.
+fn token(address: &Address) -> Option<Check> {
+    match address {
+        Address::Http(site) => Some(match site.identity().origin() {
+            Ok(origin) => Check::fine("token", origin),
+            Err(why) => {
+                let (found, advice) = why.split_once(": ").unwrap_or((&why, "give one"));
+                Check::trouble(Level::Wrong, "token", found, advice)
+            }
+        }),
+        Address::Unix(_) | Address::Store(_) => None,
     }
-    token::check(address, &process_env, matches!(kept, Some(Ok(Some(_)))))
 }
 
 /// What the daemon says of itself, its stores and its forges.
