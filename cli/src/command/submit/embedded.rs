@@ -32,7 +32,8 @@ impl Embedded {
             | StartError::Open { .. }
             | StartError::Store { .. }
             | StartError::Token(_)
-            | StartError::Forges(_) => Problem::failed(chain(&error)),
+            | StartError::Forges(_)
+            | StartError::Tls(_) => Problem::failed(chain(&error)),
         })?;
         Ok(Self { running })
     }
