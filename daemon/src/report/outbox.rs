@@ -18,7 +18,7 @@ use super::machine::{Trouble, TroubleKind};
 use super::sender;
 use crate::config::{self, Config, ForgeAuth, ForgeKind};
 use crate::core::now;
-use crate::forge::Forges;
+use crate::forge::{Forges, OpenError};
 use crate::shutdown::Shutdown;
 
 /// Refused statuses that are told of.
@@ -73,9 +73,22 @@ impl Outbox {
         }
     }
 
+    /// An outbox without a daemon around it, as benches and tests use it; end it with [`Outbox::stop`]. Reads the
+    /// secrets of the forges, so it blocks.
+    pub fn alone(index: Index, config: Config) -> Result<Self, Vec<OpenError>> {
+        let forges = Forges::open(&config.forges)?;
+        Ok(Self::new(index, Arc::new(config), forges, Shutdown::default()))
+    }
+
+    /// Ends all senders. Requests under way get a short grace; those that are cut off are looked for after the next
+    /// start.
+    pub async fn stop(&self) {
+        self.rooms.stop.run(self.rooms.config.limits.stop_time).await;
+    }
+
     /// Takes up what was not sent before the daemon ended. Repositories that were refused when their forge was
     /// configured otherwise are tried again; forges that did not know us are tried once.
-    pub(crate) async fn start(&self) -> Result<(), index::Error> {
+    pub async fn start(&self) -> Result<(), index::Error> {
         let forges: Vec<(String, String)> = self
             .rooms
             .forges
