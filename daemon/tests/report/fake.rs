@@ -18,42 +18,42 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What it takes, and what goes wrong.
 #[derive(Debug, Clone, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Writes in any time so long.
-    pub windows: Vec<(usize, Duration)>,
+    pub(crate) windows: Vec<(usize, Duration)>,
     /// Writes of one context of a commit.
-    pub per_context: Option<usize>,
+    pub(crate) per_context: Option<usize>,
     /// The part of writes that are done and whose answer does not come.
-    pub lost: f64,
+    pub(crate) lost: f64,
     /// The part of requests that are answered 5xx and not done.
-    pub fails_before: f64,
+    pub(crate) fails_before: f64,
     /// The part of requests that are done and answered 5xx.
-    pub fails_after: f64,
+    pub(crate) fails_after: f64,
     /// How long a request takes at most.
-    pub slow: Duration,
+    pub(crate) slow: Duration,
     /// Repositories that are not there.
-    pub unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
 }
 
 /// What it was told, and when.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub rules: Rules,
+pub(crate) struct Seen {
+    pub(crate) rules: Rules,
     runs: Vec<Value>,
     statuses: Vec<(String, Value)>,
     /// When it took or refused a write.
-    pub writes: Vec<Instant>,
+    pub(crate) writes: Vec<Instant>,
     window: VecDeque<Instant>,
     /// How often it said that it is too much.
-    pub limited: usize,
+    pub(crate) limited: usize,
     /// Requests about repositories that are not there.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// Writes of a context that were too many.
-    pub too_many: usize,
+    pub(crate) too_many: usize,
     /// What each context said, in order: its version and state.
-    pub told: BTreeMap<(String, String), Vec<(u64, String)>>,
+    pub(crate) told: BTreeMap<(String, String), Vec<(u64, String)>>,
     /// When each context was told something last.
-    pub told_at: BTreeMap<(String, String), Instant>,
+    pub(crate) told_at: BTreeMap<(String, String), Instant>,
     dice: u64,
 }
 
@@ -66,20 +66,20 @@ struct Site {
 }
 
 /// It listens until it is dropped.
-pub struct Fake {
-    pub url: String,
+pub(crate) struct Fake {
+    pub(crate) url: String,
     seen: Shared,
     requests: watch::Receiver<usize>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Fake {
-    pub async fn start(rules: Rules, seed: u64) -> Self {
+    pub(crate) async fn start(rules: Rules, chance: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let seen: Shared = Arc::new(Mutex::new(Seen {
             rules,
-            dice: seed.wrapping_mul(2).wrapping_add(1),
+            dice: chance.wrapping_mul(2).wrapping_add(1),
             ..Seen::default()
         }));
         let (requests, count) = watch::channel(0);
@@ -107,17 +107,17 @@ impl Fake {
         }
     }
 
-    pub fn seen(&self) -> MutexGuard<'_, Seen> {
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
     }
 
     /// Requests so far, questions too.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         *self.requests.borrow()
     }
 
     /// Waits until there were so many requests; false after this long.
-    pub async fn until(&self, count: usize, patience: Duration) -> bool {
+    pub(crate) async fn until(&self, count: usize, patience: Duration) -> bool {
         let mut requests = self.requests.clone();
         let waited = requests.wait_for(|seen| *seen >= count);
         tokio::time::timeout(patience, waited)
@@ -137,20 +137,20 @@ impl Seen {
     }
 
     /// What stands at each context now: its version and state.
-    pub fn shown(&self) -> BTreeMap<(String, String), (u64, String)> {
+    pub(crate) fn shown(&self) -> BTreeMap<(String, String), (u64, String)> {
         let last = |told: &Vec<(u64, String)>| told.last().cloned().unwrap();
         self.told.iter().map(|(key, told)| (key.clone(), last(told))).collect()
     }
 
     /// Contexts that were told something old after something new.
-    pub fn gone_back(&self) -> Vec<&(String, String)> {
+    pub(crate) fn gone_back(&self) -> Vec<&(String, String)> {
         let back = |told: &Vec<(u64, String)>| told.windows(2).any(|two| two[0].0 > two[1].0);
         let wrong = self.told.iter().filter(|(_, told)| back(told));
         wrong.map(|(key, _)| key).collect()
     }
 
     /// Check runs of one name at one commit that are not completed although a newer one of that name is there.
-    pub fn left_open(&self) -> usize {
+    pub(crate) fn left_open(&self) -> usize {
         let open = self.runs.iter().filter(|run| run["status"] != "completed");
         open.filter(|run| {
             let newer = |other: &&Value| {
@@ -180,7 +180,7 @@ impl Seen {
         let over = self.rules.windows.iter().filter_map(|(most, time)| {
             let mut within = self.window.iter().filter(|at| now - **at < *time);
             let first = *within.next()?;
-            (within.count() + 1 >= *most).then(|| *time - (now - first))
+            (within.count() + 1 >= *most).then(|| time.saturating_sub(now - first))
         });
         over.max()
     }

@@ -117,10 +117,9 @@ async fn a_forge_that_says_wait_is_left_alone_so_long() {
     let want = |job| wanted("github", REPOSITORY, &format!("job{job}"), 2, Success);
     world.want((0..25).map(want).collect()).await;
     world.until("all is sent", all_sent).await;
+    assert!(rows(&world.index).await.iter().all(|row| row.error.is_none()));
     let seen = fake.seen();
     // Each time no more than those that were under way at once.
     assert!((1..=24).contains(&seen.limited), "{} refusals", seen.limited);
     assert_eq!(seen.shown().len(), 25);
-    drop(seen);
-    assert!(rows(&world.index).await.iter().all(|row| row.error.is_none()));
 }

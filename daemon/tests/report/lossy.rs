@@ -78,7 +78,7 @@ async fn no_context_is_wrong_or_missing_after_a_hundred_kills() {
     let key = keys.path().join("key");
     write_key(&key);
     let config = format!(
-        "[[store]]\nuri = \"unix:///nowhere\"\n\
+        "[[store]]\nname = \"nowhere\"\nuri = \"unix:///nowhere\"\n\
          [[forge]]\nkind = \"github\"\nurl = \"{url}\"\napi = \"{url}\"\napp_id = 7\nprivate_key_file = {key:?}\n\
          per_minute = 1000000\nper_hour = 1000000\n",
         url = fake.url
@@ -96,7 +96,7 @@ async fn no_context_is_wrong_or_missing_after_a_hundred_kills() {
             };
             wanted("github", REPOSITORY, &name(nth), round, state)
         };
-        let changed = (0..CONTEXTS).filter(|nth| round < 3 || (round as usize + nth) % 4 != 0);
+        let changed = (0..CONTEXTS).filter(|nth| round < 3 || !(round as usize + nth).is_multiple_of(4));
         world::want(&index, changed.map(want).collect()).await;
         index.close().await;
         drop(index);

@@ -13,18 +13,18 @@ use nixci_store::index::statuses::{self, StatusKey, StatusRow, Want, Wanted};
 use nixci_store::testing::peers::node_modules;
 use tempfile::TempDir;
 
-pub const REPOSITORY: &str = "owner/name";
-pub const SUMMARY: &str = "nixci";
+pub(crate) const REPOSITORY: &str = "owner/name";
+pub(crate) const SUMMARY: &str = "nixci";
 const PATIENCE: Duration = Duration::from_mins(4);
 
-pub struct World {
-    pub index: Index,
-    pub outbox: Outbox,
-    pub dir: TempDir,
+pub(crate) struct World {
+    pub(crate) index: Index,
+    pub(crate) outbox: Outbox,
+    _dir: TempDir,
 }
 
 /// A private key for an App, made anew by the Node that tests of forges run on.
-pub fn write_key(path: &Path) {
+pub(crate) fn write_key(path: &Path) {
     const MAKE: &str = "process.stdout.write(require('crypto').generateKeyPairSync('rsa', { modulusLength: 2048 })
         .privateKey.export({ type: 'pkcs1', format: 'pem' }))";
     let made = Command::new(node_modules().join(".bin/node"))
@@ -35,7 +35,7 @@ pub fn write_key(path: &Path) {
     write_secret(path, &made.stdout);
 }
 
-pub fn write_secret(path: &Path, secret: &[u8]) {
+pub(crate) fn write_secret(path: &Path, secret: &[u8]) {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut file = std::fs::File::options();
     let mut file = file
@@ -48,7 +48,7 @@ pub fn write_secret(path: &Path, secret: &[u8]) {
     std::io::Write::write_all(&mut file, secret).unwrap();
 }
 
-pub fn forge(dir: &Path, name: &str, url: &str, form: Form, pace: Pace) -> Forge {
+pub(crate) fn forge(dir: &Path, name: &str, url: &str, form: Form, pace: Pace) -> Forge {
     let file = |name: &str| SecretFile {
         path: dir.join(name),
         line: None,
@@ -79,7 +79,7 @@ pub fn forge(dir: &Path, name: &str, url: &str, form: Form, pace: Pace) -> Forge
 }
 
 /// GitHub's pace where a minute is this long.
-pub fn scaled(minute: Duration) -> Pace {
+pub(crate) fn scaled(minute: Duration) -> Pace {
     let usual = Pace::of(ForgeKind::GitHub);
     let windows = usual.windows.iter().zip([minute, minute * 60]);
     Pace {
@@ -94,14 +94,14 @@ pub fn scaled(minute: Duration) -> Pace {
 }
 
 /// As much as can be sent.
-pub fn generous() -> Pace {
+pub(crate) fn generous() -> Pace {
     Pace {
         windows: Pace::windows(1_000_000, 10_000_000),
         ..Pace::of(ForgeKind::GitHub)
     }
 }
 
-pub fn wanted(forge: &str, repository: &str, context: &str, version: u64, state: StatusState) -> Wanted {
+pub(crate) fn wanted(forge: &str, repository: &str, context: &str, version: u64, state: StatusState) -> Wanted {
     let is_summary = context == SUMMARY;
     Wanted {
         key: StatusKey {
@@ -131,7 +131,7 @@ pub fn wanted(forge: &str, repository: &str, context: &str, version: u64, state:
 }
 
 /// The word GitHub has for it.
-pub fn word(state: StatusState, form: Form) -> &'static str {
+pub(crate) fn word(state: StatusState, form: Form) -> &'static str {
     match (form, state) {
         (Form::Checks, StatusState::Queued) => "queued",
         (Form::Checks, StatusState::Running) => "in_progress",
@@ -142,28 +142,32 @@ pub fn word(state: StatusState, form: Form) -> &'static str {
     }
 }
 
-pub async fn want(index: &Index, all: Vec<Wanted>) -> Vec<Want> {
+pub(crate) async fn want(index: &Index, all: Vec<Wanted>) -> Vec<Want> {
     let now = Millis::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
     let wanted = index.write(move |tx| all.iter().map(|wanted| statuses::want(tx, wanted, now)).collect());
     wanted.await.unwrap()
 }
 
-pub async fn rows(index: &Index) -> Vec<StatusRow> {
+pub(crate) async fn rows(index: &Index) -> Vec<StatusRow> {
     let rows = index.read(|conn| statuses::of_evaluation(conn, EvaluationId(1)));
     rows.await.unwrap()
 }
 
 impl World {
-    pub fn new(forges: impl FnOnce(&Path) -> Vec<Forge>) -> Self {
+    pub(crate) fn new(forges: impl FnOnce(&Path) -> Vec<Forge>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let index = Index::open(&dir.path().join("index.db")).unwrap();
         let mut config = Config::in_folder(dir.path(), "auto", 1);
         config.forges = forges(dir.path());
         let outbox = Outbox::alone(index.clone(), config).unwrap();
-        Self { index, outbox, dir }
+        Self {
+            index,
+            outbox,
+            _dir: dir,
+        }
     }
 
-    pub async fn want(&self, all: Vec<Wanted>) {
+    pub(crate) async fn want(&self, all: Vec<Wanted>) {
         let places: Vec<(String, String)> = all
             .iter()
             .map(|wanted| (wanted.key.forge.clone(), wanted.key.repository.clone()))
@@ -175,18 +179,18 @@ impl World {
     }
 
     /// Waits until rows are as they should be.
-    pub async fn until(&self, what: &str, is_so: impl Fn(&[StatusRow]) -> bool) {
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&[StatusRow]) -> bool) {
         until(&self.index, what, is_so).await;
     }
 }
 
 /// Every final status is confirmed.
-pub fn all_sent(rows: &[StatusRow]) -> bool {
+pub(crate) fn all_sent(rows: &[StatusRow]) -> bool {
     rows.iter()
         .all(|row| !row.wanted.content.state.is_final() || row.sent_seq == Some(row.seq))
 }
 
-pub async fn until(index: &Index, what: &str, is_so: impl Fn(&[StatusRow]) -> bool) {
+pub(crate) async fn until(index: &Index, what: &str, is_so: impl Fn(&[StatusRow]) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
