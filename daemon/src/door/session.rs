@@ -94,8 +94,8 @@ fn work(request: &Request) -> Work {
         | Request::QuerySubstitutablePaths(_)
         | Request::QueryRealisation(_)
         | Request::QueryMissing(_)
-        | Request::NarFromPath(_)
         | Request::AddTempRoot(_) => Work::Ask,
+        Request::NarFromPath(_) => Work::Fetch,
         Request::QueryReferrers(_) | Request::QueryValidDerivers(_) | Request::QueryAllValidPaths(_) => Work::Survey,
         Request::AddToStore(_)
         | Request::AddTextToStore(_)

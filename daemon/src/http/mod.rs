@@ -1,4 +1,4 @@
-//! HTTP on loopback: pages for people, JSON for programs, metrics for Prometheus, a binary cache for Nix.
+//! HTTP: pages for people, JSON for programs, metrics for Prometheus, a binary cache for Nix, and the door for runners.
 //!
 //! Everything here but [`connect`] reads; nothing can be changed through it. Who may read, [`guard`] decides. Pages are rendered
 //! whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of

@@ -29,8 +29,10 @@ pub(super) enum Scope {
 pub(crate) enum Work {
     /// Settings of one's own, and control messages, which are looked at by themselves.
     Own,
-    /// Asking about what can be named, and reading it.
+    /// Asking about what can be named.
     Ask,
+    /// Reading the content of what can be named.
+    Fetch,
     /// Asking what else there is: everything, or what refers to something.
     Survey,
     /// Adding what proves its content.
@@ -148,6 +150,7 @@ impl Principal {
                 self.has(Right::Read) || self.has(Right::Submit),
                 "needs the right `read` or `submit`",
             ),
+            Work::Fetch => (self.has(Right::Read), "needs the right `read`"),
             Work::Survey => (self.sees_all(), "needs the right `read` for all projects"),
             Work::Add => (self.has(Right::Submit), "needs the right `submit`"),
             Work::Build => (
@@ -177,5 +180,40 @@ pub(crate) fn admit_submission(who: &Principal, submission: &Submission) -> Resu
             submission.project
         )),
         Scope::Job(job) => job.admit(submission),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Work; 7] = [
+        Work::Own,
+        Work::Ask,
+        Work::Fetch,
+        Work::Survey,
+        Work::Add,
+        Work::Build,
+        Work::Upkeep,
+    ];
+
+    #[test]
+    fn store_operations_need_what_they_touch() {
+        use Work::{Add, Ask, Build, Fetch, Own, Survey};
+
+        let some = || Projects::Fitting(vec!["o/*".to_owned()]);
+        for (rights, projects, fine) in [
+            (vec![Right::Submit], some(), vec![Own, Ask, Add]),
+            (vec![Right::Submit], Projects::All, vec![Own, Ask, Add, Build]),
+            (vec![Right::Read], some(), vec![Own, Ask, Fetch]),
+            (vec![Right::Read], Projects::All, vec![Own, Ask, Fetch, Survey]),
+            (vec![Right::Admin], Projects::All, vec![Own]),
+        ] {
+            let who = Principal::token("t", rights, projects);
+            let may: Vec<Work> = ALL.into_iter().filter(|work| who.may_work(*work).is_ok()).collect();
+            assert_eq!(may, fine, "{who:?}");
+        }
+        let user = Principal::local(1000, false);
+        assert!(ALL.into_iter().all(|work| user.may_work(work).is_ok()));
     }
 }
