@@ -43,6 +43,7 @@ mod steer;
 mod submit;
 pub mod tls;
 mod watch;
+mod webhook;
 
 pub use ci::{Answer, Ci, Lines};
 pub use config::Config;

@@ -37,7 +37,8 @@ use crate::scheduler::{Scheduler, StoreId, StoreSpec};
 use crate::shutdown::Shutdown;
 use crate::sign::Signer;
 use crate::submit::{self, Attendance};
-use crate::{advisory, collect, dispatch, http, notify, recovery, report};
+use crate::webhook::{Gates, Hooks};
+use crate::{advisory, collect, dispatch, http, notify, recovery, report, webhook};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
 const EVALUATION_CHANGES: usize = 1_024;
@@ -73,6 +74,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let certificate = config.listen.tls.as_ref().map(Certificate::open).transpose()?;
     let keys = config.keys.read()?;
     let forges = Forges::open(&config.forges).map_err(StartError::Forges)?;
+    let gates = Gates::open(&config.forges).map_err(StartError::Forges)?;
     let (index, spool, logs) = open(&config).await?;
     let spool = spool.trusting(config.keys.trusted_with(&keys));
     for key in &keys {
@@ -132,6 +134,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config,
     });
     let ci = Ci::new(core.clone());
+    let hooks = Hooks::new(gates, core.index.clone());
     let working = &core.stop.working;
     working.spawn(dispatch::run(core.clone(), actions));
     working.spawn(submit::watch_over(core.clone()));
@@ -145,12 +148,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     // After recovery, which moves evaluations on that are done.
     working.spawn(report::compose(ci.clone()));
+    working.spawn(webhook::run(ci.clone(), hooks.clone()));
     let door = Door::new(ci.clone());
     if let Some(listener) = http {
         let cache = nars.map(|nars| Cache::new(core.clone(), nars, public_keys));
         let guard = Guard::new(core.config.listen.http_read, credentials.clone());
         let reading = guard.around(http::router(ci.reader().clone(), cache));
-        let router = reading.merge(http::connect::routes(door.clone(), credentials, core.stop.clone()));
+        let connecting = http::connect::routes(door.clone(), credentials, core.stop.clone());
+        // A forge has no token of ours: its deliveries are signed.
+        let telling = http::webhooks::routes(hooks, core.config.limits.webhook_bytes);
+        let router = reading.merge(connecting).merge(telling);
         if let Some(certificate) = certificate.clone() {
             working.spawn(certificate.watch(core.stop.accepting.clone()));
         }

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use nixci_protocol::nixci::attr_path::AttrPath;
 use nixci_protocol::nixci::control::{Changed, EvaluationId, EvaluationState, Selector, StoreStatus, Target};
 use nixci_protocol::types::StorePath;
 use nixci_store::index::evaluations::EvaluationRow;
@@ -55,9 +56,37 @@ pub(crate) async fn restart(ci: &Ci, what: &Target) -> Result<Changed, CiError> 
             found
         }
     };
-    let Some(Restart { row, forgotten, roots }) = found else {
-        return Ok(Changed { builds: 0 });
-    };
+    match found {
+        Some(found) => go_on(core, found).await,
+        None => Ok(Changed { builds: 0 }),
+    }
+}
+
+/// Forgets what stands in the way of one job of an evaluation, and tries again. Nothing happens where there is no such job,
+/// or where it has no derivation.
+pub(crate) async fn restart_job(ci: &Ci, evaluation: EvaluationId, attr: &AttrPath) -> Result<Changed, CiError> {
+    let core = &ci.core;
+    let attr = attr.clone();
+    let found = core.index.write_durable(move |tx| {
+        let Some(row) = evaluations::get(tx, evaluation)? else {
+            return Ok(None);
+        };
+        let job = jobs::of(tx, evaluation)?.into_iter().find(|job| job.attr == attr);
+        let Some((drv, _)) = job.and_then(|job| job.drv) else {
+            return Ok(None);
+        };
+        let forgotten = failures(tx, &[drv])?;
+        reopen(tx, row, forgotten, &[drv]).map(Some)
+    });
+    match found.await? {
+        Some(found) => go_on(core, found).await,
+        None => Ok(Changed { builds: 0 }),
+    }
+}
+
+/// Has the scheduler do what a restart found.
+async fn go_on(core: &Core, found: Restart) -> Result<Changed, CiError> {
+    let Restart { row, forgotten, roots } = found;
     let builds = forgotten.len() as u64;
     if builds == 0 {
         return Ok(Changed { builds });

@@ -109,6 +109,8 @@ impl Default for Limits {
             closure_unpacked_bytes: 64 << 30,
             nar_bytes: 16 << 30,
             log_bytes: 64 << 20,
+            // GitHub and GitLab send no more.
+            webhook_bytes: 25 << 20,
             build_time: None,
             silent_time: None,
             abandon_after: Duration::from_mins(10),

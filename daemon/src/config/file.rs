@@ -93,6 +93,7 @@ struct LimitsTable {
     closure_unpacked_bytes: Option<Spanned<u64>>,
     nar_bytes: Option<Spanned<u64>>,
     log_bytes: Option<Spanned<u64>>,
+    webhook_bytes: Option<Spanned<u64>>,
     build_time: Option<Spanned<String>>,
     silent_time: Option<Spanned<String>>,
     abandon_after: Option<Spanned<String>>,
@@ -505,6 +506,11 @@ fn limits(table: LimitsTable, check: &mut Check<'_>) -> Limits {
         ),
         nar_bytes: check.value(table.nar_bytes, default.nar_bytes, at_least_one("nar_bytes")),
         log_bytes: check.value(table.log_bytes, default.log_bytes, at_least_one("log_bytes")),
+        webhook_bytes: check.value(
+            table.webhook_bytes,
+            default.webhook_bytes,
+            bytes("webhook_bytes", 65_536),
+        ),
         build_time: check.value(table.build_time, default.build_time, |text| {
             duration::parse(text).map(Some)
         }),

@@ -167,6 +167,8 @@ pub struct Limits {
     pub nar_bytes: u64,
     /// Bytes of log kept per attempt.
     pub log_bytes: u64,
+    /// Bytes in the body of one webhook delivery.
+    pub webhook_bytes: u64,
     /// How long a build may run; none means as long as it likes.
     pub build_time: Option<Duration>,
     /// How long a build may print nothing; none means as long as it likes.

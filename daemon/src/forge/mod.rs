@@ -23,6 +23,9 @@ use crate::config::{self, ForgeKind, SecretError};
 
 pub(crate) use http::Http;
 
+/// What our own names of statuses begin with; the number of the row follows. See [`Outgoing::external_id`].
+pub const EXTERNAL_ID: &str = "nixci-";
+
 /// One status on its way to a forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {

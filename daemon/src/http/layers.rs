@@ -61,6 +61,15 @@ pub(super) fn around(flowing: Router<Site>, whole: Router<Site>, cache: Option<R
     router.layer(TraceLayer::new_for_http())
 }
 
+/// What forges tell: for programs, and with limits of its own.
+pub(super) fn around_webhooks(hooks: Router) -> Router {
+    hooks
+        .layer(DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(count))
+        .layer(TraceLayer::new_for_http())
+}
+
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     tracing::error!("a handler panicked");
     let text = "this page failed; the daemon goes on, and its log says more";

@@ -18,6 +18,7 @@ use nixci_store::index::statuses::Counts;
 use super::Site;
 use super::error::HttpError;
 use crate::core::now;
+use crate::webhook;
 
 const BUILDS: &str = "nixci_builds_total";
 const ATTEMPTS: &str = "nixci_attempts_total";
@@ -100,6 +101,7 @@ fn describe() {
         Unit::Seconds,
         "How long the oldest status a forge has not got has waited, by forge"
     );
+    webhook::metrics::describe();
 }
 
 fn result_words(result: AttemptResult) -> (&'static str, &'static str) {
@@ -222,6 +224,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
     gauge!(LEASES).set(site.reader.leases() as f64);
     gauge!(EVALUATIONS).set(site.reader.open_evaluations().await? as f64);
     show_unsent(&site.reader.unsent_statuses().await?);
+    webhook::metrics::waiting(site.reader.webhooks_waiting().await?);
     Ok((
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         site.prometheus.render(),

@@ -1,7 +1,7 @@
 //! HTTP: pages for people, JSON for programs, metrics for Prometheus, a binary cache for Nix, and the door for runners.
 //!
-//! Everything here but [`connect`] reads; nothing can be changed through it. Who may read, [`guard`] decides. Pages are rendered
-//! whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of
+//! Everything here but [`connect`] and [`webhooks`] reads; nothing can be changed through it. Who may read, [`guard`]
+//! decides. Pages are rendered whole and work without scripts; a small script keeps an open page as new as the daemon. Addresses of
 //! evaluations, builds, attempts and log lines stay what they are for ever.
 
 mod api;
@@ -18,6 +18,7 @@ mod select;
 mod serve;
 mod show;
 mod tls;
+pub(crate) mod webhooks;
 
 #[cfg(test)]
 mod tests;

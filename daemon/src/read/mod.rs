@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nixci_protocol::nixci::control::StoreStatus;
 use nixci_protocol::types::{StoreDir, Trust};
+use nixci_store::index::deliveries::{self, Waiting};
 use nixci_store::index::{Index, statuses};
 use nixci_store::logs::Logs;
 use nixci_store::spool::Spool;
@@ -159,6 +160,11 @@ impl Reader {
     /// What forges have not got yet, by forge; those that have everything are left out.
     pub(crate) async fn unsent_statuses(&self) -> Result<Vec<statuses::Counts>, ReadError> {
         Ok(self.index.read(statuses::counts).await?)
+    }
+
+    /// How many webhook deliveries are not handled yet.
+    pub(crate) async fn webhooks_waiting(&self) -> Result<Waiting, ReadError> {
+        Ok(self.index.read(deliveries::waiting).await?)
     }
 
     /// How many objects the spool holds.

@@ -3,7 +3,7 @@
 //! A sender begins when something is to be sent and ends when nothing is and its pace has nothing to remember. They
 //! share nothing but the index, so a forge that is down, slow or limiting delays nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +23,9 @@ use crate::shutdown::Shutdown;
 
 /// Refused statuses that are told of.
 const REFUSED_TOLD: u32 = 100;
+/// How long a status that is to be sent as a new one waits for what changes with it, in milliseconds: its builds are queued
+/// again within that time.
+const RENEW_WAIT: Millis = 3_000;
 
 /// A handle on all senders; clones share them.
 #[derive(Debug, Clone)]
@@ -154,20 +157,26 @@ impl Outbox {
         Ok(places.len())
     }
 
-    /// Sends a status once more as a new one, as its forge's button to run again needs it. Call it before what it says
-    /// is changed to waiting or running; what was to be sent is sent then.
-    pub async fn renew(&self, id: StatusId) -> Result<(), index::Error> {
+    /// Sends statuses once more as new ones, as a forge's button to run again needs it. Call it before what they say is
+    /// changed to waiting or running: it is sent when it changes, or else as it is after [`RENEW_WAIT`].
+    pub async fn renew(&self, rows: Vec<StatusId>) -> Result<(), index::Error> {
         let at = now();
-        let key = self
+        let not_before = at.saturating_add(RENEW_WAIT);
+        let places = self
             .rooms
             .index
             .write(move |tx| {
-                statuses::renew(tx, id, at)?;
-                Ok(statuses::get(tx, id)?.map(|row| row.wanted.key))
+                let mut places = BTreeSet::new();
+                for id in rows {
+                    statuses::renew(tx, id, at, Some(not_before))?;
+                    let key = statuses::get(tx, id)?.map(|row| row.wanted.key);
+                    places.extend(key.map(|key| (key.forge, key.repository)));
+                }
+                Ok(places)
             })
             .await?;
-        if let Some(key) = key {
-            self.ring(&key.forge, &key.repository);
+        for (forge, repository) in &places {
+            self.ring(forge, repository);
         }
         Ok(())
     }

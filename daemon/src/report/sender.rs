@@ -19,7 +19,7 @@ use super::outbox::{Bell, Clock, Installation, Rooms, settings};
 use crate::config::Config;
 use crate::core::now;
 use crate::error::told;
-use crate::forge::{Client, Outgoing, Quota, SendError};
+use crate::forge::{Client, EXTERNAL_ID, Outgoing, Quota, SendError};
 use crate::http::{StatusWrite, status_written};
 
 /// How long requests under way may take once the daemon stops. What is cut off is in doubt, and looked at after the next
@@ -323,7 +323,7 @@ fn outgoing(config: &Config, row: StatusRow, evaluation: Option<&EvaluationRow>)
         evaluation: row.wanted.evaluation,
         attr: row.wanted.attr,
         content: row.wanted.content,
-        external_id: format!("nixci-{}", row.id.0),
+        external_id: format!("{EXTERNAL_ID}{}", row.id.0),
         remote_id: row.remote_id,
         sent_state: row.sent_state,
         git_ref: submission.and_then(|of| of.git_ref.clone()),

@@ -266,14 +266,15 @@ pub fn found(tx: &Transaction<'_>, id: StatusId, remote_id: Option<&str>, state:
     Ok(())
 }
 
-/// Sends a status once more as a new one: a button to run again is only at a new check run.
-pub fn renew(tx: &Transaction<'_>, id: StatusId, now: Millis) -> Result<()> {
+/// Sends a status once more as a new one: a button to run again is only at a new check run. Not before `not_before`, unless
+/// what it says changes: then at once.
+pub fn renew(tx: &Transaction<'_>, id: StatusId, now: Millis, not_before: Option<Millis>) -> Result<()> {
     tx.prepare_cached(
         "UPDATE status SET seq = seq + 1, wanted = ?2, tried_seq = sent_seq, remote_id = NULL, sent_state = NULL,
-            failures = 0, retry_at = NULL, refused = NULL
+            failures = 0, retry_at = ?3, refused = NULL
          WHERE id = ?1",
     )?
-    .execute(params![id.0, now])?;
+    .execute(params![id.0, now, not_before])?;
     Ok(())
 }
 

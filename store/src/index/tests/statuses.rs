@@ -234,7 +234,7 @@ async fn what_was_refused_is_sent_again_when_it_changes_or_somebody_asks() {
 
         statuses::begin(tx, id, 50)?;
         statuses::confirm(tx, id, 3, StatusState::Success, Some("9"), 60)?;
-        statuses::renew(tx, id, 70)?;
+        statuses::renew(tx, id, 70, None)?;
         let renewed = statuses::begin(tx, id, 80)?.unwrap().row;
         assert_eq!((renewed.remote_id, renewed.sent_state), (None, None));
         Ok(())
