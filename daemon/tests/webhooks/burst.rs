@@ -1,6 +1,7 @@
 //! Many deliveries at once, and a daemon that is killed among them.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,9 +26,14 @@ fn service(secrets: &Path) -> Service {
     Service::with_config(Path::new(env!("CARGO_BIN_EXE_nixci-daemon")), &sections)
 }
 
+/// Who sends to it, once it listens: its socket is there before its port.
 fn sender(service: &Service) -> Sender {
-    let port = std::fs::read_to_string(service.scratch().join("state/http-port")).unwrap();
-    Sender::new(format!("http://127.0.0.1:{}", port.trim()))
+    let file = service.scratch().join("state/http-port");
+    let port: u16 = poll_until("the port of nixci-daemon", || {
+        let port = std::fs::read_to_string(&file).ok()?.trim().parse().ok()?;
+        TcpStream::connect(("127.0.0.1", port)).ok().map(|_| port)
+    });
+    Sender::new(format!("http://127.0.0.1:{port}"))
 }
 
 /// A pull request as GitHub sends it, with everything in it that nobody reads, about another number.
@@ -172,7 +178,7 @@ async fn what_was_taken_is_done_once_however_often_the_daemon_is_killed() {
         }
         service.start_again();
         // The forge sends all of them again: it has not heard of some.
-        let hooks = poll_until("the port", || Some(sender(&service)));
+        let hooks = sender(&service);
         let again = (0..200).map(|nth| {
             let (number, body) = push(nth);
             hooks.github("push", &number, &body).send()
