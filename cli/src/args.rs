@@ -133,7 +133,9 @@ Examples:
   nixci submit .#packages --wait        stay, and end with the verdict
   nixci submit --file ci.nix -A tests
   nixci submit --jobs-file jobs.tsv     lines of `attribute<TAB>/nix/store/….drv`
-  nixci submit --embedded               without a daemon: run one for this submission";
+  nixci submit --embedded               without a daemon: run one for this submission
+  nixci submit --artifact ci.nixci      in the job of a fork's pull request, which has no rights
+  nixci submit --from-artifact ci.nixci in a `workflow_run` job, which has them";
 
 /// `nixci submit`
 #[derive(Debug, Args)]
@@ -155,6 +157,9 @@ pub(crate) struct Submit {
     pub(crate) from: Option<String>,
 
     #[command(flatten)]
+    pub(crate) artifact: ArtifactArgs,
+
+    #[command(flatten)]
     pub(crate) source: SourceArgs,
 
     #[command(flatten)]
@@ -162,6 +167,23 @@ pub(crate) struct Submit {
 
     #[command(flatten)]
     pub(crate) evaluator: EvaluatorArgs,
+}
+
+/// By way of a file.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Where a job has no rights (pull requests from forks)")]
+pub(crate) struct ArtifactArgs {
+    /// Evaluate, and write everything into a file in place of sending it; needs no daemon and no token
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from_artifact", "wait", "embedded"])]
+    pub(crate) artifact: Option<PathBuf>,
+
+    /// Send such a file, after all of it was checked
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["what", "file", "expr", "jobs_file", "apply", "from", "embedded"]
+    )]
+    pub(crate) from_artifact: Option<PathBuf>,
 }
 
 /// Other things to evaluate than a flake.

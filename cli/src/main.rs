@@ -6,6 +6,7 @@
 //! builds: the daemon does, and the words come from `nixci-protocol`.
 
 mod args;
+mod artifact;
 mod command;
 mod connect;
 mod context;

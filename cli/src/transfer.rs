@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use nixci_protocol::client;
 use nixci_protocol::nixci::RootsDigest;
 use nixci_protocol::op::QueryPathInfo;
-use nixci_protocol::types::StorePath;
+use nixci_protocol::types::{StoreDir, StorePath};
 use nixci_store::negotiate::{NegotiateError, Oracle, negotiate_below};
-use nixci_store::upload::{Progress, UploadError, upload};
+use nixci_store::spool::Spool;
+use nixci_store::upload::{ObjectSource, Progress, UploadError, upload};
 
 use crate::connect::Peer;
 use crate::exit::{Problem, chain};
@@ -38,19 +39,59 @@ pub(crate) struct Moved {
     pub(crate) lost: Vec<StorePath>,
 }
 
+/// Where a closure comes from: the local store, or a file that was unpacked.
+pub(crate) trait Source: ObjectSource {
+    /// The directory of its paths.
+    fn store_dir(&self) -> &StoreDir;
+
+    /// Those of the paths that are there, and those that are not.
+    fn split(
+        &self,
+        paths: Vec<StorePath>,
+    ) -> impl Future<Output = Result<(Vec<StorePath>, Vec<StorePath>), Problem>> + Send;
+}
+
+impl Source for LocalStore {
+    fn store_dir(&self) -> &StoreDir {
+        self.store_dir()
+    }
+
+    async fn split(&self, paths: Vec<StorePath>) -> Result<(Vec<StorePath>, Vec<StorePath>), Problem> {
+        if paths.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let local = self.clone();
+        tokio::task::spawn_blocking(move || {
+            (paths.into_iter()).partition(|path| local.file(path).symlink_metadata().is_ok())
+        })
+        .await
+        .map_err(|_| Problem::failed("reading the local store was stopped"))
+    }
+}
+
+impl Source for Spool {
+    fn store_dir(&self) -> &StoreDir {
+        self.store_dir()
+    }
+
+    async fn split(&self, paths: Vec<StorePath>) -> Result<(Vec<StorePath>, Vec<StorePath>), Problem> {
+        Ok(paths.into_iter().partition(|path| self.contains(path)))
+    }
+}
+
 /// The local store that `from` names, or the one that Nix would use here.
 pub(crate) fn local_store(from: Option<&str>) -> Result<LocalStore, Problem> {
     LocalStore::open(from).map_err(|error| Problem::usage(chain(&error)))
 }
 
-/// Sends what the peer lacks of the closure of `roots`. A root that is not in the local store may be at the
+/// Sends what the peer lacks of the closure of `roots`. A root that is not in the source may be at the
 /// peer already; one that is nowhere is set aside, so that the others arrive.
 ///
 /// Nothing is asked or read where the peer said in the handshake that it has this very set.
 /// A lost connection is a problem with exit code 4; what arrived whole stays there.
 pub(crate) async fn closure(
     peer: &mut Peer,
-    local: &LocalStore,
+    local: &impl Source,
     roots: &[StorePath],
     each: &mut (dyn FnMut(&Step) -> io::Result<()> + Send),
 ) -> Result<Moved, Problem> {
@@ -63,7 +104,7 @@ pub(crate) async fn closure(
     let valid = peer.connection().valid(roots).await;
     let valid = valid.map_err(|error| peer.refused(&error))?;
     let missing = (roots.iter().enumerate()).filter(|(at, _)| !valid.get(*at));
-    let (here, nowhere) = on_disk(local, missing.map(|(_, path)| path.clone()).collect()).await?;
+    let (here, nowhere) = local.split(missing.map(|(_, path)| path.clone()).collect()).await?;
     moved.lost = nowhere;
     let plan = negotiate_below(peer.connection(), local, here)
         .await
@@ -108,19 +149,6 @@ fn step(missing: u64, progress: Progress) -> Step {
         sent: progress.paths,
         sent_bytes: progress.bytes,
     }
-}
-
-/// Those of the paths that are in the local store, and those that are not.
-async fn on_disk(local: &LocalStore, paths: Vec<StorePath>) -> Result<(Vec<StorePath>, Vec<StorePath>), Problem> {
-    if paths.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let local = local.clone();
-    tokio::task::spawn_blocking(move || {
-        (paths.into_iter()).partition(|path| local.file(path).symlink_metadata().is_ok())
-    })
-    .await
-    .map_err(|_| Problem::failed("reading the local store was stopped"))
 }
 
 /// The derivations that made these paths; derivations stay themselves.

@@ -11,6 +11,7 @@ use super::{Context, Env, real_commit, short_ref};
 struct EventFile {
     pull_request: Option<PullRequest>,
     merge_group: Option<MergeGroup>,
+    workflow_run: Option<WorkflowRun>,
     before: Option<String>,
 }
 
@@ -35,7 +36,30 @@ struct MergeGroup {
     base_sha: String,
 }
 
+/// The run of another workflow that ended.
+#[derive(Debug, Deserialize)]
+struct WorkflowRun {
+    id: u64,
+    head_sha: String,
+    head_branch: Option<String>,
+    /// Empty for a pull request from a fork.
+    #[serde(default)]
+    pull_requests: Vec<Numbered>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Numbered {
+    number: u64,
+}
+
+/// The label that names the run of a workflow whose result is submitted by another, for the daemon to ask the forge
+/// about.
+pub(crate) const RUN_ID: &str = "run-id";
+
 /// What the environment and the event file say.
+///
+/// In a workflow that runs when another has ended (`workflow_run`) the commit is the one that the other ran on, which the
+/// environment does not tell, and the other's number becomes the label [`RUN_ID`].
 ///
 /// In a pull request the checked-out commit is a merge that lives nowhere else; the commit whose checks
 /// these are is the head, and the merge becomes the label `merge`.
@@ -61,6 +85,17 @@ pub(super) fn context(env: Env<'_>, read: &dyn Fn(&str) -> Option<String>) -> Co
             git_ref: Some(pr.head.name),
             base: Some(pr.base.sha),
             pull_request: Some(pr.number),
+            labels,
+        };
+    }
+    if let Some(run) = event.workflow_run {
+        labels.insert(RUN_ID.to_owned(), run.id.to_string());
+        return Context {
+            project,
+            commit: Some(run.head_sha),
+            git_ref: run.head_branch,
+            base: None,
+            pull_request: run.pull_requests.first().map(|pull| pull.number),
             labels,
         };
     }

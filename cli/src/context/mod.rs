@@ -13,6 +13,7 @@ use std::path::Path;
 use crate::args::About;
 
 pub(crate) use git::{project_of_url, resolve};
+pub(crate) use github::RUN_ID;
 
 /// What is known about where a submission comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -69,9 +70,17 @@ impl Context {
     /// What the CI's environment says, else what git says about `dir`. Blocks: it may start git.
     pub(crate) fn detect(env: Env<'_>, dir: &Path) -> Self {
         match Ci::detect(env) {
+            Some(_) => Self::of_ci(env),
+            None => git::context(dir),
+        }
+    }
+
+    /// What the CI's environment says; nothing elsewhere. Blocks: it may read the event's file.
+    pub(crate) fn of_ci(env: Env<'_>) -> Self {
+        match Ci::detect(env) {
             Some(Ci::Actions) => github::context(env, &|path| std::fs::read_to_string(path).ok()),
             Some(Ci::GitLab) => gitlab::context(env),
-            None => git::context(dir),
+            None => Self::default(),
         }
     }
 

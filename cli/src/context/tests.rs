@@ -84,6 +84,27 @@ fn a_merge_queue_names_its_own_base() {
 }
 
 #[test]
+fn a_workflow_that_follows_another_is_about_what_that_ran_on() {
+    let env = env(&[
+        ("GITHUB_ACTIONS", "true"),
+        ("GITHUB_REPOSITORY", "o/n"),
+        // The tip of the default branch, which has nothing to do with it.
+        ("GITHUB_SHA", BASE),
+        ("GITHUB_REF", "refs/heads/main"),
+        ("GITHUB_EVENT_PATH", "/event"),
+    ]);
+    for (pulls, number) in [("", None), (r#"{"number":5,"url":"x"}"#, Some(5))] {
+        let event = format!(
+            r#"{{"workflow_run":{{"id":30433642,"head_sha":"{HEAD}","head_branch":"topic","pull_requests":[{pulls}]}}}}"#
+        );
+        let found = github::context(&env, &|_| Some(event.clone()));
+        let mut expected = context("o/n", HEAD, "topic", None, number);
+        expected.labels.insert("run-id".into(), "30433642".into());
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn an_unreadable_event_costs_only_what_it_would_have_said() {
     let env = env(&[
         ("GITHUB_REPOSITORY", "o/n"),

@@ -11,9 +11,9 @@ use nixci_protocol::types::{AddMethod, ContentAddressMethod, DrvPath, HashAlgo, 
 use nixci_store::derivation::Derivation;
 use nixci_store::index::derivations;
 use nixci_store::spool::{self, Authority, Spool, Verified};
+use nixci_store::upload::inflate::{Bound, Bounds, Inflate};
 use tokio::io::AsyncRead;
 
-use super::inflate::{Bounds, Inflate};
 use super::session::{Session, refuse};
 use super::upstream::Forwarding;
 use crate::adopt;
@@ -320,8 +320,14 @@ pub(super) async fn multiple(
 pub(super) async fn closure(session: &mut Session, exchange: &mut Exchange<'_>) -> Answered {
     let limits = &session.ci.core.config.limits;
     let bounds = Bounds {
-        compressed: limits.closure_bytes,
-        unpacked: limits.closure_unpacked_bytes,
+        compressed: Bound {
+            most: limits.closure_bytes,
+            advice: "(`closure_bytes` in [limits]); send it in parts",
+        },
+        unpacked: Bound {
+            most: limits.closure_unpacked_bytes,
+            advice: "(`closure_unpacked_bytes` in [limits]); send it in parts",
+        },
     };
     let content = Inflate::new(exchange.body(), bounds).map_err(|error| refuse(&error))?;
     // `nixci` sends what it has, and has no word for this.

@@ -10,7 +10,6 @@ mod answer;
 mod builds;
 mod control;
 mod derivation;
-mod inflate;
 mod missing;
 mod options;
 mod pass;

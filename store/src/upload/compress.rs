@@ -36,11 +36,11 @@ impl<W: AsyncWrite + Unpin> Compressed<W> {
         })
     }
 
-    /// Ends the stream.
-    pub(super) async fn finish(mut self) -> io::Result<()> {
+    /// Ends the stream, and returns what it went to.
+    pub(super) async fn finish(mut self) -> io::Result<W> {
         let rest = self.encoder.finish()?;
         self.inner.write_all(&rest[self.passed..]).await?;
-        self.inner.shutdown().await
+        Ok(self.inner)
     }
 
     fn poll_pass_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

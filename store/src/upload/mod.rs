@@ -1,6 +1,7 @@
 //! Sending objects to a store: compressed to our own daemon, in one stream to stock ones.
 
 mod compress;
+pub mod inflate;
 mod source;
 
 use std::io;
@@ -79,16 +80,11 @@ pub async fn upload<S: ObjectSource>(
     };
     if has_closure {
         let encode = async move {
-            let sink = Compressed::new(sink)
-                .map_err(PathStreamError::Io)
-                .map_err(UploadError::Object)?;
-            let (sink, sent) = encode(sink, StreamKind::Tagged, dir, source, paths, &mut progress).await?;
+            let (sink, sent) = compressed(sink, dir, source, paths, &mut progress).await?;
             // Said before the end, so that nobody sees the end without it.
             whole.store(true, Ordering::Release);
-            sink.finish()
-                .await
-                .map_err(PathStreamError::Io)
-                .map_err(UploadError::Object)?;
+            let mut sink = sink.finish().await.map_err(not_written)?;
+            sink.shutdown().await.map_err(not_written)?;
             Ok(sent)
         };
         let (sent, reply) = tokio::join!(encode, send(connection, &AddClosure {}, body));
@@ -97,10 +93,7 @@ pub async fn upload<S: ObjectSource>(
     let encode = async move {
         let (mut sink, sent) = encode(sink, StreamKind::Counted, dir, source, paths, &mut progress).await?;
         whole.store(true, Ordering::Release);
-        sink.shutdown()
-            .await
-            .map_err(PathStreamError::Io)
-            .map_err(UploadError::Object)?;
+        sink.shutdown().await.map_err(not_written)?;
         Ok(sent)
     };
     let request = AddMultipleToStore {
@@ -109,6 +102,36 @@ pub async fn upload<S: ObjectSource>(
     };
     let (sent, reply) = tokio::join!(encode, send(connection, &request, body));
     conclude(sent, reply)
+}
+
+/// Writes objects as [`AddClosure`] sends them: one zstd stream of path infos and NARs, references first. Returns what it
+/// was written to, which is not shut down, and how much that was.
+///
+/// Memory is bounded whatever the size of the objects. Fails with [`UploadError::Object`] where the writer does.
+pub async fn write<W: AsyncWrite + Send + Unpin, S: ObjectSource>(
+    sink: W,
+    dir: StoreDir,
+    source: &S,
+    paths: &[StorePath],
+    mut progress: impl FnMut(Progress) + Send,
+) -> Result<(W, Progress), UploadError> {
+    let (sink, sent) = compressed(sink, dir, source, paths, &mut progress).await?;
+    Ok((sink.finish().await.map_err(not_written)?, sent))
+}
+
+async fn compressed<W: AsyncWrite + Send + Unpin, S: ObjectSource>(
+    sink: W,
+    dir: StoreDir,
+    source: &S,
+    paths: &[StorePath],
+    progress: &mut (impl FnMut(Progress) + Send),
+) -> Result<(Compressed<W>, Progress), UploadError> {
+    let sink = Compressed::new(sink).map_err(not_written)?;
+    encode(sink, StreamKind::Tagged, dir, source, paths, progress).await
+}
+
+fn not_written(error: io::Error) -> UploadError {
+    UploadError::Object(PathStreamError::Io(error))
 }
 
 async fn send<R: FramedCall>(connection: &mut Connection, request: &R, body: Body) -> Result<R::Reply, client::Error> {

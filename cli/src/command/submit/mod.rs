@@ -5,6 +5,7 @@
 //! start before the last attribute is evaluated. One connection carries all of it. What is evaluated within the first
 //! two seconds, and what needs no evaluation, is known to its end before anything is sent and goes in one message.
 
+mod artifact;
 mod embedded;
 mod gather;
 mod jobs_file;
@@ -37,6 +38,12 @@ use source::{Jobs, Source};
 /// included: they are outcomes, not trouble of the submission; a source that does not evaluate as a
 /// whole ends it as failed.
 pub(crate) async fn run(global: &Global, args: &Submit) -> Result<Exit, Problem> {
+    if let Some(file) = &args.artifact.artifact {
+        return artifact::write(global, args, file).await;
+    }
+    if let Some(file) = &args.artifact.from_artifact {
+        return artifact::send(global, args, file).await;
+    }
     let local = transfer::local_store(args.from.as_deref())?;
     let store_dir = local.store_dir().clone();
     let source = Source::read(args, &store_dir)?;
@@ -73,7 +80,11 @@ fn describe(args: &Submit, source: &Source) -> Result<Submission, Problem> {
     if source.project.is_some() {
         found.project.clone_from(&source.project);
     }
-    let context = found.overridden(&args.about);
+    submission(found.overridden(&args.about), source.words.clone())
+}
+
+/// A submission of its own, of this.
+fn submission(context: Context, source: String) -> Result<Submission, Problem> {
     for commit in [&context.commit, &context.base].into_iter().flatten() {
         if commit.len() != 40 || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Problem::usage(format!(
@@ -88,7 +99,7 @@ fn describe(args: &Submit, source: &Source) -> Result<Submission, Problem> {
         git_ref: context.git_ref,
         base: context.base.map(|commit| commit.to_ascii_lowercase()),
         pull_request: context.pull_request,
-        source: source.words.clone(),
+        source,
         labels: context.labels,
     })
 }
@@ -111,7 +122,7 @@ async fn submit(
     wait: Option<Host>,
     screen: &mut Screen,
 ) -> Result<Exit, Problem> {
-    let (daemon, summary, error) = match jobs {
+    let sent = match jobs {
         Jobs::Ready(jobs) => whole(address, submission, local, jobs, None, screen).await?,
         Jobs::Evaluate(what) => {
             let (source, options) = *what;
@@ -126,17 +137,29 @@ async fn submit(
             }
         }
     };
+    finish(global, sent, wait, screen).await
+}
+
+/// What follows once everything is sent.
+async fn finish(global: &Global, sent: Sent, wait: Option<Host>, screen: &mut Screen) -> Result<Exit, Problem> {
+    let (daemon, summary, error) = sent;
     outputs::tell(&summary, &process_env);
     if let Some(host) = wait {
         return watch::follow(global, daemon, summary.evaluation, host, screen).await;
     }
+    screen.clear()?;
     if !screen.is_json() {
         print(&format!("{}\n", said(&summary)))?;
     }
+    tell(error.as_deref())
+}
+
+/// How a submission ends whose evaluation failed as a whole, or did not.
+fn tell(error: Option<&str>) -> Result<Exit, Problem> {
     match error {
         Some(error) => Err(Problem::failed(format!(
             "the evaluation is incomplete: {}",
-            render::first_line(&error)
+            render::first_line(error)
         ))),
         None => Ok(Exit::Fine),
     }

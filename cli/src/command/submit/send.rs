@@ -18,7 +18,7 @@ use nixci_protocol::types::{StoreDir, StorePath};
 use crate::connect::{Daemon, Patience};
 use crate::exit::{Exit, Problem};
 use crate::progress::{Event, Screen, Totals};
-use crate::transfer::{self, LocalStore, Step};
+use crate::transfer::{self, Step};
 
 /// Jobs in one message: well below every limit on the length of a text.
 const JOBS_PER_MESSAGE: usize = 2_000;
@@ -26,10 +26,10 @@ const JOBS_PER_MESSAGE: usize = 2_000;
 const WHOLE_BYTES: usize = 16 << 20;
 
 /// A submission under way.
-pub(super) struct Sender<'a> {
+pub(super) struct Sender<'a, S> {
     daemon: Daemon,
     submission: Submission,
-    local: &'a LocalStore,
+    local: &'a S,
     store_dir: StoreDir,
     screen: &'a mut Screen,
     /// Once the daemon was told of it.
@@ -39,12 +39,12 @@ pub(super) struct Sender<'a> {
     pub(super) totals: Totals,
 }
 
-impl<'a> Sender<'a> {
+impl<'a, S: transfer::Source> Sender<'a, S> {
     /// A submission that nothing was said of yet.
     pub(super) fn new(
         daemon: Daemon,
         submission: Submission,
-        local: &'a LocalStore,
+        local: &'a S,
         store_dir: StoreDir,
         screen: &'a mut Screen,
     ) -> Self {
@@ -272,7 +272,7 @@ pub(super) fn roots(store_dir: &StoreDir, jobs: &[NewJob]) -> Result<Vec<StorePa
 }
 
 /// The job; an error in place of a derivation that is nowhere to be found, so that its neighbours go on.
-fn without_lost(job: &NewJob, lost: &HashSet<String>) -> NewJob {
+pub(super) fn without_lost(job: &NewJob, lost: &HashSet<String>) -> NewJob {
     let result = match &job.result {
         Evaluated::Drv(path) if lost.contains(path) => Evaluated::Error(format!(
             "the derivation `{path}` is neither in the local store nor at the daemon"

@@ -1,4 +1,4 @@
-//! A zstd stream, decompressed as it is read, within limits on both sides.
+//! What somebody uploads: a zstd stream, decompressed as it is read, within limits on both sides.
 
 use std::io;
 use std::pin::Pin;
@@ -12,17 +12,26 @@ const BUFFER: usize = 128 * 1024;
 /// The largest window a sender may ask for, as a power of two: 16 MiB of memory, which is what `nixci` uses.
 const WINDOW_LOG: u32 = 24;
 
-/// The limits of one stream; error texts name their keys in the configuration.
+/// A limit on one side of a stream.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    /// `closure_bytes`
-    pub(super) compressed: u64,
-    /// `closure_unpacked_bytes`
-    pub(super) unpacked: u64,
+pub struct Bound {
+    /// Bytes at most.
+    pub most: u64,
+    /// What an error says after the number: how the limit is called, and what to do.
+    pub advice: &'static str,
+}
+
+/// The limits of one stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Of what comes in.
+    pub compressed: Bound,
+    /// Of what comes out.
+    pub unpacked: Bound,
 }
 
 /// Reads the content of one or more zstd frames.
-pub(super) struct Inflate<R> {
+pub struct Inflate<R> {
     inner: R,
     decoder: Decoder<'static>,
     buffer: Box<[u8]>,
@@ -39,7 +48,10 @@ pub(super) struct Inflate<R> {
 }
 
 impl<R: AsyncRead + Unpin> Inflate<R> {
-    pub(super) fn new(inner: R, bounds: Bounds) -> io::Result<Self> {
+    /// Begins to read. A sender may ask for a window of 16 MiB at most, which is the memory this takes.
+    ///
+    /// What exceeds a limit, ends in the middle or is no zstd is an error of the reader, and its text is for people.
+    pub fn new(inner: R, bounds: Bounds) -> io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(WINDOW_LOG))?;
         Ok(Self {
@@ -61,10 +73,10 @@ impl<R: AsyncRead + Unpin> Inflate<R> {
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer))?;
         let filled = buffer.filled().len();
         self.compressed += filled as u64;
-        if self.compressed > self.bounds.compressed {
-            let limit = self.bounds.compressed;
+        let Bound { most, advice } = self.bounds.compressed;
+        if self.compressed > most {
             return Poll::Ready(Err(io::Error::other(format!(
-                "the closure has more than {limit} compressed bytes (`closure_bytes` in [limits]); send it in parts"
+                "the closure has more than {most} compressed bytes {advice}"
             ))));
         }
         (self.start, self.end) = (0, filled);
@@ -103,10 +115,10 @@ impl<R: AsyncRead + Unpin> AsyncRead for Inflate<R> {
             this.full = written == output_space;
             if written > 0 {
                 this.unpacked += written as u64;
-                if this.unpacked > this.bounds.unpacked {
-                    let limit = this.bounds.unpacked;
+                let Bound { most, advice } = this.bounds.unpacked;
+                if this.unpacked > most {
                     return Poll::Ready(Err(io::Error::other(format!(
-                        "the closure has more than {limit} bytes (`closure_unpacked_bytes` in [limits]); send it in parts"
+                        "the closure has more than {most} bytes {advice}"
                     ))));
                 }
                 out.advance(written);
@@ -123,9 +135,13 @@ mod tests {
     use super::*;
 
     const WIDE: Bounds = Bounds {
-        compressed: 1 << 30,
-        unpacked: 1 << 30,
+        compressed: most(1 << 30),
+        unpacked: most(1 << 30),
     };
+
+    const fn most(most: u64) -> Bound {
+        Bound { most, advice: "here" }
+    }
 
     async fn inflate(bytes: &[u8], bounds: Bounds) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
@@ -143,17 +159,17 @@ mod tests {
         for (bounds, key) in [
             (
                 Bounds {
-                    compressed: 1_000,
+                    compressed: most(1_000),
                     ..WIDE
                 },
-                "closure_bytes",
+                "than 1000 compressed bytes here",
             ),
             (
                 Bounds {
-                    unpacked: 1_000_000,
+                    unpacked: most(1_000_000),
                     ..WIDE
                 },
-                "closure_unpacked_bytes",
+                "than 1000000 bytes here",
             ),
         ] {
             let error = inflate(&packed, bounds).await.unwrap_err().to_string();
