@@ -35,12 +35,9 @@ pub(crate) async fn run(global: &Global, args: &Status) -> Result<Exit, Problem>
     let which = select::evaluation(Some(which), args.project.as_deref())?;
     let mut daemon = daemon(global).await?;
     let summary: EvaluationSummary = daemon.ask(&Request::Status { which }).await?;
-    let base = summary.base.clone().map(|commit| Selector::Commit {
-        project: Some(summary.project.clone()),
-        commit,
-    });
     let head = Selector::Evaluation(summary.evaluation);
-    let verdict: Verdict = daemon.ask(&Request::Verdict { head, base }).await?;
+    // Against the commit that the submission named, where that is known there.
+    let verdict: Verdict = daemon.ask(&Request::Verdict { head, base: None }).await?;
     let exit = exit_of(&verdict);
     if global.json {
         print_json(&One { summary, verdict })?;
