@@ -18,6 +18,8 @@ const RESULT: u64 = 0x5253_4c54;
 
 /// The word in front of a structured error, and its legacy name.
 const ERROR_WORD: &str = "Error";
+/// The name of an error that says that the client may not do it.
+const REFUSAL_NAME: &str = "NotAllowed";
 
 /// What an activity is. Unknown numbers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,6 +194,9 @@ pub struct RemoteError {
     pub message: String,
     /// What it was doing, innermost last.
     pub traces: Vec<String>,
+    /// Whether the client may not do it at all. nixci says so of control requests, by the error's name, which stock clients
+    /// read and drop; nobody can say so before protocol 1.26.
+    pub is_refusal: bool,
 }
 
 impl RemoteError {
@@ -202,6 +207,16 @@ impl RemoteError {
             level: Verbosity::Error,
             message: message.into(),
             traces: Vec::new(),
+            is_refusal: false,
+        }
+    }
+
+    /// An error that says that the client may not do what it asked for.
+    #[must_use]
+    pub fn refusal(message: impl Into<String>) -> Self {
+        Self {
+            is_refusal: true,
+            ..Self::new(message)
         }
     }
 }
@@ -303,7 +318,7 @@ impl Wire for RemoteError {
             .into());
         }
         let level = read(from).await?;
-        let _name = String::read(from).await?;
+        let name = String::read(from).await?;
         let message = read_message(from).await?;
         no_position(from).await?;
         let traces = Vec::<Trace>::read(from).await?;
@@ -311,6 +326,7 @@ impl Wire for RemoteError {
             level,
             message,
             traces: traces.into_iter().map(|trace| trace.0).collect(),
+            is_refusal: name == REFUSAL_NAME,
         })
     }
 
@@ -323,7 +339,8 @@ impl Wire for RemoteError {
         }
         put_string(ERROR_WORD.as_bytes(), out);
         self.level.encode(on, out);
-        put_string(ERROR_WORD.as_bytes(), out);
+        let name = if self.is_refusal { REFUSAL_NAME } else { ERROR_WORD };
+        put_string(name.as_bytes(), out);
         put_string(self.message.as_bytes(), out);
         put_number(0, out);
         put_number(self.traces.len() as u64, out);

@@ -350,7 +350,7 @@ proptest! {
     }
 
     #[test]
-    fn log_messages(id: u64, kind: u64, text in text(), fields in fields(), parent: u64, message in ".{0,20}") {
+    fn log_messages(id: u64, kind: u64, text in text(), fields in fields(), parent: u64, message in ".{0,20}", flag: bool) {
         let start = LogMessage::StartActivity {
             id, level: Verbosity::Talkative, kind: ActivityType(kind), text: text.clone(), fields: fields.clone(), parent,
         };
@@ -361,7 +361,7 @@ proptest! {
         newest(&Incoming::Read(id));
         newest(&Incoming::Write(text));
         newest(&Incoming::Last);
-        let error = RemoteError { level: Verbosity::Error, message, traces: vec!["while".to_owned(), String::new()] };
+        let error = RemoteError { level: Verbosity::Error, message, traces: vec!["while".to_owned(), String::new()], is_refusal: flag };
         newest(&Incoming::Error(error));
     }
 

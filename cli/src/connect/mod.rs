@@ -223,7 +223,14 @@ fn no_handshake(address: &Address, error: &Error) -> Problem {
 /// An error of a call as the user sees it: what the daemon said, or that it went away.
 fn refused(address: &Address, error: &Error) -> Problem {
     match error {
-        Error::Remote(remote) => Problem::failed(remote.message.trim_start_matches("error: ").to_owned()),
+        Error::Remote(remote) => {
+            let exit = if remote.is_refusal {
+                Exit::NotAllowed
+            } else {
+                Exit::Failed
+            };
+            Problem::new(exit, remote.message.trim_start_matches("error: "))
+        }
         other => Problem::unreachable(format!("lost the connection to `{address}`: {}", chain(other))),
     }
 }

@@ -1,5 +1,6 @@
 //! The control operation: JSON in, JSON or JSON lines out.
 
+use nixci_protocol::log::RemoteError;
 use nixci_protocol::nixci::control::Request;
 use nixci_protocol::op::Reply;
 use nixci_protocol::server::HandlerError;
@@ -9,6 +10,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::session::{Session, refuse};
 use crate::ci::{Answer, Lines};
+use crate::error::CiError;
 
 /// Lines that wait to be framed.
 const LINES: usize = 16;
@@ -29,7 +31,10 @@ pub(super) async fn answer(session: &mut Session, json: &str) -> Result<Reply, H
         .ci
         .answer(&session.who, request)
         .await
-        .map_err(|error| refuse(&error))?;
+        .map_err(|error| match error {
+            CiError::NotAllowed(text) => RemoteError::refusal(text).into(),
+            other => refuse(&other),
+        })?;
     Ok(match answer {
         Answer::One(json) => {
             if begins && let Ok(begun) = serde_json::from_str::<nixci_protocol::nixci::control::Begun>(&json) {
