@@ -42,9 +42,15 @@ struct WorkflowRun {
     id: u64,
     head_sha: String,
     head_branch: Option<String>,
+    head_repository: Option<Repository>,
     /// Empty for a pull request from a fork.
     #[serde(default)]
     pull_requests: Vec<Numbered>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Repository {
+    full_name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,11 +95,19 @@ pub(super) fn context(env: Env<'_>, read: &dyn Fn(&str) -> Option<String>) -> Co
         };
     }
     if let Some(run) = event.workflow_run {
+        // A fork's `main` is not ours: as GitHub writes it, `owner:branch`.
+        let owner = (run.head_repository.as_ref())
+            .filter(|repository| Some(&repository.full_name) != project.as_ref())
+            .and_then(|repository| repository.full_name.split('/').next());
+        let git_ref = match (run.head_branch, owner) {
+            (Some(branch), Some(owner)) => Some(format!("{owner}:{branch}")),
+            (branch, _) => branch,
+        };
         labels.insert(RUN_ID.to_owned(), run.id.to_string());
         return Context {
             project,
             commit: Some(run.head_sha),
-            git_ref: run.head_branch,
+            git_ref,
             base: None,
             pull_request: run.pull_requests.first().map(|pull| pull.number),
             labels,

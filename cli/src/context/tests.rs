@@ -93,12 +93,16 @@ fn a_workflow_that_follows_another_is_about_what_that_ran_on() {
         ("GITHUB_REF", "refs/heads/main"),
         ("GITHUB_EVENT_PATH", "/event"),
     ]);
-    for (pulls, number) in [("", None), (r#"{"number":5,"url":"x"}"#, Some(5))] {
+    for (repository, pulls, branch, number) in [
+        ("fork/n", "", "fork:topic", None),
+        ("o/n", r#"{"number":5,"url":"x"}"#, "topic", Some(5)),
+    ] {
         let event = format!(
-            r#"{{"workflow_run":{{"id":30433642,"head_sha":"{HEAD}","head_branch":"topic","pull_requests":[{pulls}]}}}}"#
+            r#"{{"workflow_run":{{"id":30433642,"head_sha":"{HEAD}","head_branch":"topic","pull_requests":[{pulls}],
+                "head_repository":{{"full_name":"{repository}"}}}}}}"#
         );
         let found = github::context(&env, &|_| Some(event.clone()));
-        let mut expected = context("o/n", HEAD, "topic", None, number);
+        let mut expected = context("o/n", HEAD, branch, None, number);
         expected.labels.insert("run-id".into(), "30433642".into());
         assert_eq!(found, expected);
     }
