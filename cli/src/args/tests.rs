@@ -29,6 +29,8 @@ fn the_command_line_is_consistent() {
 #[case("nixci copy --to unix:///s --stdin --derivation")]
 #[case("nixci diff main")]
 #[case("nixci gc --dry-run --json")]
+#[case("nixci report HEAD --again")]
+#[case("nixci login --to https://ci.example.org")]
 fn what_the_help_promises_parses(#[case] line: &str) {
     parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
 }
@@ -46,7 +48,8 @@ fn what_the_help_promises_parses(#[case] line: &str) {
 #[case("nixci log", ErrorKind::MissingRequiredArgument)]
 #[case("nixci log --attempt 7 x", ErrorKind::ArgumentConflict)]
 #[case("nixci copy", ErrorKind::MissingRequiredArgument)]
-#[case("nixci login", ErrorKind::InvalidSubcommand)]
+#[case("nixci login token", ErrorKind::UnknownArgument)]
+#[case("nixci frobnicate", ErrorKind::InvalidSubcommand)]
 fn what_makes_no_sense_is_a_usage_error(#[case] line: &str, #[case] kind: ErrorKind) {
     let error = parse(line).expect_err(line);
     assert_eq!(error.kind(), kind, "{error}");
