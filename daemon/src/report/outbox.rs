@@ -270,10 +270,17 @@ impl Rooms {
         true
     }
 
-    /// Ends a sender whose forge does not know us.
+    /// Remembers that a forge does not know us.
     pub(super) fn stopped(&self, installation: &Installation, trouble: Trouble) {
         lock(&self.stopped).insert(installation.forge.clone(), trouble);
-        lock(&self.senders).remove(installation);
+    }
+
+    /// Forgets a sender that does no more, whether it was rung for or not; another one of the same stays.
+    pub(super) fn leave(&self, installation: &Installation, bell: &Arc<Bell>) {
+        let mut senders = lock(&self.senders);
+        if senders.get(installation).is_some_and(|other| Arc::ptr_eq(other, bell)) {
+            senders.remove(installation);
+        }
     }
 
     /// Whether a forge does not know us.

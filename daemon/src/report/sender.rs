@@ -85,6 +85,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, installation: Installation, bell: Arc
         }
         if let Some(trouble) = machine.trouble().filter(|_| machine.is_stopped()) {
             rooms.stopped(&installation, trouble.clone());
+            rooms.leave(&installation, &bell);
             break;
         }
         if machine.is_done(clock.now()) && doing.is_empty() && rooms.end(&installation, &bell) {
@@ -113,7 +114,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, installation: Installation, bell: Arc
             installation.forge
         );
     }
-    rooms.end(&installation, &bell);
+    rooms.leave(&installation, &bell);
 }
 
 async fn until(at: Option<tokio::time::Instant>) {
