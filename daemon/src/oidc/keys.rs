@@ -253,6 +253,7 @@ mod tests {
         assert_eq!(name_of(&of.find(Some("x")).await), "none");
         let first = looked(&of);
         assert!(first.is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(name_of(&of.find(Some("y")).await), "none");
         assert_eq!(looked(&of), first);
         tokio::time::advance(AGAIN).await;
