@@ -7,6 +7,7 @@ mod common;
 
 mod burst;
 mod checks;
+mod emulated;
 mod pull_requests;
 mod recorded;
 mod refused;
