@@ -7,6 +7,7 @@ mod world;
 mod artifacts;
 mod ci;
 mod link;
+mod oidc;
 mod refused;
 mod runner;
 mod turns;
