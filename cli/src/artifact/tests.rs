@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use nixci_protocol::io::{PathStreamWriter, StreamKind};
-use nixci_protocol::nixci::control::Evaluated;
+
 use nixci_protocol::types::{
     ContentAddress, ContentAddressMethod, Hash, NarHash, PathInfo, StoreDir, StorePath, UnkeyedPathInfo,
     make_content_addressed_path,

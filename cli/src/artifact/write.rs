@@ -1,6 +1,5 @@
 //! Writing: evaluated here, sent from elsewhere.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
