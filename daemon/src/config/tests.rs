@@ -177,6 +177,46 @@ fn every_mistake_is_reported_with_its_line_and_what_would_be_right() {
             "ci.toml:3: `sha256` of token `a`: a hash of a token has 64 hexadecimal digits",
         ),
         (
+            "[[forge]]\nkind = \"svn\"",
+            "ci.toml:2: `kind` is `svn`; it can be \"github\"",
+        ),
+        (
+            "[[forge]]\nkind = \"forgejo\"",
+            "ci.toml:2: forge `forgejo` needs a `url`",
+        ),
+        (
+            "[[forge]]\nkind = \"gitea\"\nurl = \"https://a:b@x\"",
+            "ci.toml:3: `url` is `https://a:b@x`; write an address like \"https://example.org\", without a user",
+        ),
+        (
+            "[[forge]]\nkind = \"github\"\napp_id = 1",
+            "ci.toml:2: forge `github` has one of `app_id` and `private_key_file`; an App needs both",
+        ),
+        (
+            "[[forge]]\nkind = \"github\"\ntoken_file = \"/t\"\nform = \"checks\"",
+            "ci.toml:4: `form` is \"checks\", which GitHub takes from Apps only",
+        ),
+        (
+            "[[forge]]\nkind = \"github\"\n[[forge]]\nkind = \"github\"",
+            "ci.toml:4: there are two forges named `github`; give each a `name` of its own",
+        ),
+        (
+            "[[project]]\nname = \"a\"\nforge = \"x\"",
+            "ci.toml:3: there is no [[forge]] named `x`",
+        ),
+        (
+            "[[project]]\nname = \"a\"\njob_context = \"{job}\"",
+            "ci.toml:3: `job_context` is `{job}`; what stands in braces can be {attr}",
+        ),
+        (
+            "[[project]]\nname = \"a\"\njob_context = \"nixci\"",
+            "ci.toml:2: `job_context` is the same for all jobs; it needs `{attr}` or `{name}`",
+        ),
+        (
+            "[[project]]\nname = \"a\"\ndetial = \"all\"",
+            "ci.toml:3: unknown key `detial` in [[project]]; did you mean `detail`?",
+        ),
+        (
             "[[token]]\nname = \"a\"\nfile = \"rel\"",
             "ci.toml:3: `rel` must be an absolute path",
         ),

@@ -7,12 +7,15 @@ use nixci_protocol::nixci::report::{ForgeStatus, RefusedRepository};
 use nixci_store::index::statuses;
 
 use super::Client;
-use crate::config::{self, ForgeKind};
+use crate::config::{self, ForgeKind, Project};
 use crate::core::Core;
 use crate::error::CiError;
 
 /// How long a forge is given to answer when it is looked at.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// Repositories that are asked about; patterns stand for too many.
+const REPOSITORIES: usize = 20;
 
 /// What forges have not taken.
 struct Rows {
@@ -31,11 +34,15 @@ pub(crate) async fn all(core: &Core) -> Result<Vec<ForgeStatus>, CiError> {
             })
         })
         .await?;
-    let looks = core.forges.all().map(|(forge, client)| look(forge, client, &rows));
+    let projects = &core.config.projects;
+    let looks = core
+        .forges
+        .all()
+        .map(|(forge, client)| look(forge, client, projects, &rows));
     Ok(join_all(looks).await)
 }
 
-async fn look(forge: &config::Forge, client: &Client, rows: &Rows) -> ForgeStatus {
+async fn look(forge: &config::Forge, client: &Client, projects: &[Project], rows: &Rows) -> ForgeStatus {
     let counts = rows.counts.iter().find(|counts| counts.forge == forge.name);
     let mut status = ForgeStatus {
         name: forge.name.clone(),
@@ -63,9 +70,8 @@ async fn look(forge: &config::Forge, client: &Client, rows: &Rows) -> ForgeStatu
             })
             .collect(),
     };
-    match tokio::time::timeout(ANSWER, client.check()).await {
-        Ok(Ok(found)) => status.found = Some(found),
-        Ok(Err(error)) => status.error = Some(error.to_string()),
+    match tokio::time::timeout(ANSWER, ask(forge, client, projects)).await {
+        Ok((found, error)) => (status.found, status.error) = (found, error),
         Err(_) => {
             status.error = Some(format!(
                 "`{}` did not answer within {} s; look whether {} can be reached from the daemon",
@@ -76,4 +82,21 @@ async fn look(forge: &config::Forge, client: &Client, rows: &Rows) -> ForgeStatu
         }
     }
     status
+}
+
+/// Who we are there, and the first reason why something configured cannot be done.
+async fn ask(forge: &config::Forge, client: &Client, projects: &[Project]) -> (Option<String>, Option<String>) {
+    let found = match client.check().await {
+        Ok(found) => found,
+        Err(error) => return (None, Some(error.to_string())),
+    };
+    let named = projects
+        .iter()
+        .filter(|project| project.forge.as_ref() == Some(&forge.name))
+        .map(|project| project.repository_of(&project.name))
+        .filter(|repository| !repository.contains('*'))
+        .take(REPOSITORIES);
+    let asked = join_all(named.map(|repository| client.check_repository(repository))).await;
+    let refused = asked.into_iter().find_map(Result::err);
+    (Some(found), refused.map(|error| error.to_string()))
 }

@@ -36,7 +36,7 @@ impl Source {
     pub(super) fn read(args: &Submit, store_dir: &StoreDir) -> Result<Self, Problem> {
         let here = |jobs, words: String| Self {
             jobs,
-            words,
+            words: shortened(&words),
             dir: Some(PathBuf::from(".")),
             project: None,
         };
@@ -51,8 +51,14 @@ impl Source {
             .as_ref()
             .map(|attr| format!(" -A {attr}"))
             .unwrap_or_default();
+        // It names the jobs: who reads the source must not take a label for an attribute.
+        let applied = source
+            .apply
+            .as_ref()
+            .map(|function| format!(" --apply {function}"))
+            .unwrap_or_default();
         if let Some(path) = &source.file {
-            let words = format!("--file {}{behind}", path.display());
+            let words = format!("--file {}{behind}{applied}", path.display());
             let dir = if path.is_dir() {
                 Some(path.as_path())
             } else {
@@ -76,7 +82,7 @@ impl Source {
                 text: text.clone(),
                 attribute,
             };
-            return Ok(here(evaluated(found, args)?, format!("--expr {text}{behind}")));
+            return Ok(here(evaluated(found, args)?, format!("--expr {text}{behind}{applied}")));
         }
         if args.what.iter().any(|what| select::is_derivation(what)) {
             return Ok(here(
@@ -104,8 +110,18 @@ impl Source {
                 project_of_flake(reference)
             },
             dir,
-            ..here(evaluated(found, args)?, text.to_owned())
+            ..here(evaluated(found, args)?, format!("{text}{applied}"))
         })
+    }
+}
+
+/// In one line and of bounded length: expressions may be long.
+fn shortened(words: &str) -> String {
+    const CHARS: usize = 1_000;
+    let line = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(CHARS) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
     }
 }
 
@@ -230,6 +246,7 @@ mod tests {
         None
     )]
     #[case("nixci submit --file ci.nix", "--file ci.nix", Some("."), None)]
+    #[case("nixci submit .#checks --apply f", ".#checks --apply f", Some("."), None)]
     fn a_source_knows_where_it_is(
         #[case] line: &str,
         #[case] words: &str,
