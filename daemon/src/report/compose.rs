@@ -190,10 +190,13 @@ fn job_state(outcome: &Outcome, bucket: Bucket) -> StatusState {
     }
 }
 
-fn summary_state(view: &View) -> StatusState {
+/// What the summary says. An evaluation whose client went away waits for somebody to run it again, which only a check run
+/// can say.
+fn summary_state(target: Target<'_>, view: &View) -> StatusState {
     match view.summary.state {
         EvaluationState::Receiving | EvaluationState::Building => StatusState::Running,
         EvaluationState::Cancelled => StatusState::Cancelled,
+        EvaluationState::Abandoned if target.shows_checks() => StatusState::ActionRequired,
         EvaluationState::Abandoned => StatusState::Error,
         EvaluationState::Done => match view.verdict.conclusion {
             Conclusion::Success => StatusState::Success,
@@ -205,16 +208,15 @@ fn summary_state(view: &View) -> StatusState {
 }
 
 fn summarise(target: Target<'_>, picture: Picture<'_>, before: Option<&StatusRow>) -> Option<StatusContent> {
-    let state = summary_state(picture.view);
+    let state = summary_state(target, picture.view);
     let is_progress = !state.is_final()
         && before.is_some_and(|row| {
             row.wanted.content.state == state && row.wanted.evaluation == picture.view.summary.evaluation
         });
     if is_progress {
         // A commit status has one line, and each write of it is a row there for ever.
-        let shows_progress = target.forge.kind == ForgeKind::GitHub && target.forge.form == config::Form::Checks;
         let is_early = before.is_some_and(|row| picture.now - row.changed < PROGRESS);
-        if !shows_progress || is_early {
+        if !target.shows_checks() || is_early {
             return None;
         }
     }
@@ -277,7 +279,7 @@ fn evaluated(target: Target<'_>, picture: Picture<'_>, before: Option<&StatusRow
 
 /// The verdict as a plain webhook is told it.
 fn verdict(target: Target<'_>, picture: Picture<'_>) -> Option<Wanted> {
-    let state = summary_state(picture.view);
+    let state = summary_state(target, picture.view);
     let says = text::verdict(picture, state).filter(|_| state.is_final())?;
     let context = match check_of(picture.submission) {
         Some(check) => format!("{VERDICT} ({check})"),
@@ -298,6 +300,11 @@ fn verdict(target: Target<'_>, picture: Picture<'_>) -> Option<Wanted> {
 }
 
 impl<'a> Target<'a> {
+    /// Whether it shows check runs, which have more to say than a line.
+    fn shows_checks(self) -> bool {
+        self.forge.kind == ForgeKind::GitHub && self.forge.form == config::Form::Checks
+    }
+
     /// Where its sources can be had.
     pub(crate) fn origin(self) -> Origin<'a> {
         Origin {

@@ -303,3 +303,23 @@ async fn a_plain_webhook_gets_the_verdict_when_it_is_final() {
         "progress is not written each time"
     );
 }
+
+#[tokio::test]
+async fn an_evaluation_that_was_given_up_waits_for_somebody() {
+    let world = World::new();
+    world.add(&[("a-1", &[])]).await;
+    let jobs = [(attr("checks.a"), Ok("a-1"))];
+    let evaluation = world
+        .evaluation("o/n", Some(HEAD), None, &jobs, EvaluationState::Abandoned)
+        .await;
+    let forgejo = config::Forge::of(ForgeKind::Forgejo, "https://git.example.org", Form::Statuses);
+    for (forge, expected) in [(github(), StatusState::ActionRequired), (forgejo, StatusState::Error)] {
+        let wanted = look(&world, evaluation, &forge, &project(Detail::Adaptive)).await;
+        assert_eq!(wanted[0].content.state, expected);
+        assert!(
+            wanted[0].content.description.starts_with("given up"),
+            "{:?}",
+            wanted[0].content
+        );
+    }
+}

@@ -75,7 +75,7 @@ fn commands(target: Target<'_>, picture: Picture<'_>) -> String {
     let causes = &picture.view.verdict.root_causes;
     let lines: Vec<String> = causes
         .iter()
-        .filter(|cause| !cause.on_base)
+        .filter(|cause| !cause.on_base && cause.class.is_remembered())
         .filter_map(|cause| again(target, picture, cause))
         .take(COMMANDS)
         .collect();
@@ -202,11 +202,13 @@ fn said(view: &View, job: &JobStatus, state: StatusState) -> String {
         | Outcome::Failed { .. }
         | Outcome::Cancelled) => outcome.words().to_owned(),
     };
-    let took = job.duration_ms.filter(|_| {
-        matches!(
-            job.outcome,
-            Outcome::Succeeded { how: Success::Built } | Outcome::Failed { .. }
-        )
+    let took = job.duration_ms.filter(|took| {
+        // What no store offers was not tried.
+        *took > 0
+            && matches!(
+                job.outcome,
+                Outcome::Succeeded { how: Success::Built } | Outcome::Failed { .. }
+            )
     });
     if let Some(took) = took {
         let _ = match took / 1000 {

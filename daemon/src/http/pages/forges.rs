@@ -30,7 +30,6 @@ struct ForgeView {
 struct TroubleView {
     forge: String,
     about: String,
-    words: &'static str,
     /// Whether it mends itself.
     passes: bool,
     reason: String,
@@ -50,7 +49,6 @@ pub(in crate::http) async fn forges(State(site): State<Site>) -> Result<Html<Str
         url: shorten(&told.url, 120),
     });
     let troubles = troubles.into_iter().map(|trouble| TroubleView {
-        words: words(trouble.kind),
         passes: passes(trouble.kind),
         forge: trouble.forge,
         about: [trouble.repository, trouble.context]
@@ -67,16 +65,6 @@ pub(in crate::http) async fn forges(State(site): State<Site>) -> Result<Html<Str
         troubles: troubles.collect(),
     };
     Ok(Html(page.render()?))
-}
-
-fn words(kind: ReportTroubleKind) -> &'static str {
-    match kind {
-        ReportTroubleKind::Down => "does not answer",
-        ReportTroubleKind::Limited => "takes no more for now",
-        ReportTroubleKind::Stopped => "does not know us",
-        ReportTroubleKind::RefusedRepository => "takes nothing for this repository",
-        ReportTroubleKind::RefusedStatus => "does not take this status",
-    }
 }
 
 fn passes(kind: ReportTroubleKind) -> bool {

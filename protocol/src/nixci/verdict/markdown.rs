@@ -1,14 +1,17 @@
 //! The verdict as Markdown, for a check, a comment or a step summary.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::types::{Bucket, Conclusion, RootCause, Row, Verdict};
 use super::words::strip_ansi;
 use crate::nixci::markdown::{code, escape, fence, fit};
-use crate::nixci::outcome::Outcome;
+use crate::nixci::outcome::{FailureClass, Outcome};
 
 /// How many causes come with their last lines.
 const OPENED_CAUSES: usize = 10;
+/// How many derivations that fail for one reason are named.
+const NAMED_CAUSES: usize = 5;
 /// How many rows a bucket lists.
 const LISTED_ROWS: usize = 200;
 
@@ -26,9 +29,14 @@ pub fn to_markdown(verdict: &Verdict, limit_bytes: usize) -> String {
     if let Some(error) = &verdict.error {
         pieces.push(format!("**Evaluation error**\n\n{}", fence(error)));
     }
-    for (at, cause) in verdict.root_causes.iter().enumerate() {
+    let (tried, unsupported): (Vec<_>, Vec<_>) = verdict
+        .root_causes
+        .iter()
+        .partition(|cause| cause.class != FailureClass::Unsupported);
+    for (at, cause) in tried.into_iter().enumerate() {
         pieces.push(root_cause(cause, at < OPENED_CAUSES));
     }
+    pieces.extend(not_offered(&unsupported));
     for bucket in Bucket::ALL {
         pieces.extend(bucket_rows(verdict, bucket));
     }
@@ -72,6 +80,37 @@ fn root_cause(cause: &RootCause, opened: bool) -> String {
         out.push_str(&fence(&lines));
     }
     out
+}
+
+/// Derivations that no store builds, by what is missing: there may be as many as there are jobs, all for one reason.
+fn not_offered(causes: &[&RootCause]) -> Vec<String> {
+    let mut by_message: BTreeMap<&str, Vec<&RootCause>> = BTreeMap::new();
+    for cause in causes {
+        by_message.entry(cause.message.trim()).or_default().push(cause);
+    }
+    let pieces = by_message.into_iter().map(|(message, causes)| match causes.as_slice() {
+        [only] => root_cause(only, true),
+        causes => {
+            let named: Vec<String> = causes
+                .iter()
+                .take(NAMED_CAUSES)
+                .map(|cause| code(&cause.name))
+                .collect();
+            let more = if causes.len() > named.len() { ", …" } else { "" };
+            let said = if message.is_empty() {
+                String::new()
+            } else {
+                fence(message)
+            };
+            format!(
+                "**{} derivations** {}: {}{more}\n\n{said}",
+                causes.len(),
+                FailureClass::Unsupported.words(),
+                named.join(", ")
+            )
+        }
+    });
+    pieces.collect()
 }
 
 fn bucket_rows(verdict: &Verdict, bucket: Bucket) -> Option<String> {
