@@ -34,8 +34,7 @@ impl Place {
         let world = World::new(&format!(
             "[[token]]\nname = \"me\"\nsha256 = \"{hash}\"\nrights = [\"read\", \"submit\"]\n"
         ));
-        let port = std::fs::read_to_string(world.service.scratch().join("state/http-port")).unwrap();
-        let url = format!("http://127.0.0.1:{}", port.trim());
+        let url = format!("http://{}", world.service.http());
         Self { world, token, url }
     }
 

@@ -105,12 +105,6 @@ impl Http {
     }
 }
 
-/// Where a service answers HTTP.
-fn address_of(service: &Service) -> Outcome<String> {
-    let port = fs::read_to_string(service.scratch().join("state/http-port"))?;
-    Ok(format!("127.0.0.1:{}", port.trim()))
-}
-
 /// Has all clients do the same at once, and returns the seconds until the last was done, and what each returned.
 fn all<T: Send>(address: &str, act: impl Fn(&mut Http, usize) -> Outcome<T> + Sync) -> Outcome<(f64, Vec<T>)> {
     let start = Barrier::new(CLIENTS + 1);
@@ -140,7 +134,7 @@ fn all<T: Send>(address: &str, act: impl Fn(&mut Http, usize) -> Outcome<T> + Sy
 
 /// Narinfos of paths that were asked for before.
 pub(crate) fn narinfos(world: &World) -> Outcome<Value> {
-    let address = address_of(&world.ours)?;
+    let address = world.ours.http().to_string();
     let every = world.recorded / PATHS;
     let requests: Vec<Vec<u8>> = world
         .paths
@@ -183,7 +177,7 @@ pub(crate) fn narinfos(world: &World) -> Outcome<Value> {
 pub(crate) fn nar() -> Outcome<Value> {
     let stock = TestDaemon::start(STOCK);
     let ours = world::in_front_of(&stock);
-    let address = address_of(&ours)?;
+    let address = ours.http().to_string();
     let file = stock.scratch().join("content");
     fs::write(&file, noise(NAR))?;
     let path = StoreDir::default().parse(&add(&stock, &file)?)?;

@@ -29,11 +29,6 @@ fn create(service: &Service, arguments: &[&str]) -> String {
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
-pub(crate) fn http(service: &Service) -> SocketAddr {
-    let port = std::fs::read_to_string(service.scratch().join("state/http-port")).unwrap();
-    SocketAddr::from(([127, 0, 0, 1], port.trim().parse().unwrap()))
-}
-
 fn service(store: &TestDaemon) -> Service {
     let stores = format!("[[store]]\nname = \"s\"\nuri = {:?}\nslots = 1\n", store.uri());
     Service::with_config(Path::new(DAEMON), &stores)
@@ -56,14 +51,14 @@ async fn a_token_is_good_from_when_it_is_made_until_it_is_revoked() {
     assert!(!again.status.success() && said.contains("`runner`"), "{said}");
     let wrong = token(&service, &["create", "--name", "x", "--right", "delete"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("`delete` is no right"));
-    drop(connect(http(&service), &made).await.unwrap());
+    drop(connect(service.http(), &made).await.unwrap());
     let listed = String::from_utf8(token(&service, &["list", "--json"]).stdout).unwrap();
     let rows: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(rows[0]["name"], "runner");
     assert!(rows[0]["used"].is_i64() && rows[0]["expires"].is_i64(), "{listed}");
     assert!(!listed.contains(&made));
     assert!(token(&service, &["revoke", "runner"]).status.success());
-    let said = turned(http(&service), &bearer(&made)).await;
+    let said = turned(service.http(), &bearer(&made)).await;
     assert_eq!(said.status, 401, "{said:?}");
     assert!(!token(&service, &["revoke", "runner"]).status.success());
     let log = service.log();
@@ -74,7 +69,7 @@ async fn a_token_is_good_from_when_it_is_made_until_it_is_revoked() {
 async fn a_token_does_what_it_is_for_where_it_is_for() {
     let store = TestDaemon::start(NixVersion::V2_34);
     let service = service(&store);
-    let http = http(&service);
+    let http = service.http();
     let submitter = create(
         &service,
         &[

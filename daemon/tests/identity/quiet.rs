@@ -6,7 +6,6 @@ use nixci_store::testing::{NixVersion, Service, TestDaemon};
 use serde_json::json;
 
 use crate::issuer::{AUDIENCE, Issuer, altered, unsigned};
-use crate::made::http;
 use crate::upgrade::{bearer, connect, turned};
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_nixci-daemon");
@@ -23,7 +22,7 @@ async fn no_token_is_in_the_log_at_any_level() {
         issuer.url(),
     );
     let service = Service::with_environment(Path::new(DAEMON), &config, &[("NIXCI_LOG", "trace")]);
-    let http = http(&service);
+    let http = service.http();
     let good = issuer.make(json!({})).await;
     let refused = [
         issuer.make(json!({ "repository": "evil/r" })).await,

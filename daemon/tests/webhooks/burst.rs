@@ -1,14 +1,13 @@
 //! Many deliveries at once, and a daemon that is killed among them.
 
 use std::collections::BTreeMap;
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use nixci_store::testing::peers::node_modules;
-use nixci_store::testing::{Service, poll_until};
+use nixci_store::testing::Service;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -26,14 +25,9 @@ fn service(secrets: &Path) -> Service {
     Service::with_config(Path::new(env!("CARGO_BIN_EXE_nixci-daemon")), &sections)
 }
 
-/// Who sends to it, once it listens: its socket is there before its port.
+/// Who sends to it, once it listens.
 fn sender(service: &Service) -> Sender {
-    let file = service.scratch().join("state/http-port");
-    let port: u16 = poll_until("the port of nixci-daemon", || {
-        let port = std::fs::read_to_string(&file).ok()?.trim().parse().ok()?;
-        TcpStream::connect(("127.0.0.1", port)).ok().map(|_| port)
-    });
-    Sender::new(format!("http://127.0.0.1:{port}"))
+    Sender::new(format!("http://{}", service.http()))
 }
 
 /// A pull request as GitHub sends it, with everything in it that nobody reads, about another number.

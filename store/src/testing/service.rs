@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -91,6 +92,16 @@ impl Service {
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.home.path().join("socket")
+    }
+
+    /// Where it answers HTTP. Blocks until it does: its socket is there before its port.
+    pub fn http(&self) -> SocketAddr {
+        let file = self.home.path().join("state/http-port");
+        poll_until("the HTTP port of nixci-daemon", || {
+            let port = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            TcpStream::connect(address).ok().map(|_| address)
+        })
     }
 
     /// Its configuration file.

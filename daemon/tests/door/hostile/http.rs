@@ -16,9 +16,7 @@ use crate::common::connect;
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn address(scene: &Scene) -> SocketAddr {
-    let file = scene.service.scratch().join("state/http-port");
-    let port = poll_until("the port of the pages", || std::fs::read_to_string(&file).ok());
-    SocketAddr::from(([127, 0, 0, 1], port.trim().parse().unwrap()))
+    scene.service.http()
 }
 
 /// Says something, and returns the beginning of what is answered until the daemon hangs up.
