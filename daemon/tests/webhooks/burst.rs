@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use nixci_store::testing::peers::node_modules;
 use nixci_store::testing::Service;
+use nixci_store::testing::peers::node_modules;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
