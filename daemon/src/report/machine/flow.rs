@@ -65,7 +65,7 @@ impl Machine {
             actions.push(Action::Load);
         }
         while let Some(id) = self.choose(now).row {
-            if self.failures >= DOWN_AFTER && self.requests() > 0 {
+            if self.goes_one_by_one() {
                 break;
             }
             actions.extend(self.begin(id));
@@ -79,18 +79,15 @@ impl Machine {
         if self.is_stopped() || self.is_ending {
             return None;
         }
+        let choice = self.choose(now);
+        // What became ready since the last step waits for no other event.
+        let at_once = (choice.row.is_some() && !self.goes_one_by_one()).then_some(now);
         let clear = self.pace.clear_at(now).filter(|_| self.rows.is_empty());
         let closed = self.pace.closed_until(now).filter(|_| self.rows.is_empty());
-        [
-            self.choose(now).wake_at,
-            self.index_retry,
-            self.load_at(),
-            clear,
-            closed,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [at_once, choice.wake_at, self.index_retry, self.load_at(), clear, closed]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// When to load, if there is a reason to.
@@ -103,6 +100,11 @@ impl Machine {
                 self.loaded_at.saturating_add(LOAD_GAP)
             }
         })
+    }
+
+    /// Whether the forge is taken to be down, and one request tries it now.
+    fn goes_one_by_one(&self) -> bool {
+        self.failures >= DOWN_AFTER && self.requests() > 0
     }
 
     fn requests(&self) -> usize {

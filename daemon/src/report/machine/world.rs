@@ -16,6 +16,8 @@ use crate::config::{Pace, Window};
 use crate::forge::{Quota, Scope, SendError, Sent};
 
 pub(super) const MINUTE: Millis = 60_000;
+/// How long after a step it is asked when to step again: nothing may be forgotten in between.
+const LATE: Millis = 3;
 pub(super) const HOUR: Millis = 60 * MINUTE;
 pub(super) const SUMMARY: &str = "nixci";
 
@@ -206,7 +208,8 @@ impl World {
 
     fn next(&self) -> Option<Millis> {
         let due = self.due.keys().next().map(|(at, _)| *at);
-        let wake = self.machine.wake_at(self.now);
+        // Whoever drives it asks a moment after the step, when something may have become ready meanwhile.
+        let wake = self.machine.wake_at(self.now + LATE);
         [due, wake].into_iter().flatten().min()
     }
 
