@@ -1,6 +1,5 @@
 //! Tokens that are made, used and revoked while a daemon runs.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 
