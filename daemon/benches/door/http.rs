@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use std::time::Instant;
 
 use nixci_protocol::types::StoreDir;
-use nixci_store::testing::{Service, TestDaemon, poll_until};
+use nixci_store::testing::{TestDaemon, poll_until};
 use serde_json::{Value, json};
 
 use crate::nars::{add, noise};
