@@ -82,14 +82,14 @@ impl Forgejo {
             }
             None => (Method::POST, format!("{}/issues/{pull}/comments", place.repository)),
         };
-        let answer = self.ask(method, &path, Some(&Body { body: &body })).await?;
+        let answer = self.api.ask(method, &path, Some(&Body { body: &body })).await?;
         if !answer.status.is_success() {
             return Err(self.refused(&answer, &status.repository, &what));
         }
         match found {
             // The answer to an edit may be empty.
             Some(comment) => Ok(comment.id),
-            None => Ok(self.read::<Comment>(&answer)?.id),
+            None => Ok(self.api.read::<Comment>(&answer)?.id),
         }
     }
 
@@ -102,11 +102,11 @@ impl Forgejo {
         what: &str,
     ) -> Result<Option<Comment>, SendError> {
         let path = format!("{}/issues/comments/{id}", place.repository);
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         match answer.status {
             // Forgejo has no content to give of what is no comment any more.
             StatusCode::NOT_FOUND | StatusCode::NO_CONTENT => Ok(None),
-            code if code.is_success() => self.read(&answer).map(Some),
+            code if code.is_success() => self.api.read(&answer).map(Some),
             _ => Err(self.refused(&answer, &status.repository, what)),
         }
     }
@@ -120,12 +120,12 @@ impl Forgejo {
         what: &str,
     ) -> Result<Option<Comment>, SendError> {
         let path = format!("{}/issues/{pull}/comments", place.repository);
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         if !answer.status.is_success() {
             return Err(self.refused(&answer, &status.repository, what));
         }
         let marker = Marker::of(status);
-        let mut comments: Vec<Comment> = self.read(&answer)?;
+        let mut comments: Vec<Comment> = self.api.read(&answer)?;
         comments.retain(|comment| marker.newest(&comment.body).is_some());
         if comments.is_empty() {
             return Ok(None);

@@ -25,14 +25,14 @@ mod status;
 
 use std::sync::OnceLock;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use self::status::{Place, Remote, Status};
-use super::http::Answer;
-use super::{Found, Http, OpenError, Outgoing, PullRequest, Scope, SendError, Sent, token};
+use super::token::Api;
+use super::{Found, OpenError, Outgoing, PullRequest, Scope, SendError, Sent};
 use crate::config;
 
 /// Statuses on one page of a list; `MAX_RESPONSE_ITEMS` is 50 where nobody changed it.
@@ -43,8 +43,7 @@ const PAGES: usize = 20;
 /// A client of one forge.
 #[derive(Debug)]
 pub struct Forgejo {
-    http: Http,
-    token: Option<HeaderValue>,
+    api: Api,
     /// One comment is looked for and written at a time: two that look at once would both find none.
     commenting: Semaphore,
     /// Who we are there, as soon as an answer has told.
@@ -67,8 +66,7 @@ impl Forgejo {
     /// Reads its token. Blocks.
     pub fn open(forge: &config::Forge) -> Result<Self, OpenError> {
         Ok(Self {
-            http: Http::new(&forge.name, &forge.api)?,
-            token: token::header(forge, "token ")?,
+            api: Api::open(forge, AUTHORIZATION, "token ")?,
             commenting: Semaphore::new(1),
             user: OnceLock::new(),
         })
@@ -79,14 +77,14 @@ impl Forgejo {
     /// A comment that is refused does not hold up the status: it is only logged. One that fails for now makes this
     /// [`SendError::Lost`]; what is looked up and sent then writes the comment, and adds no second status.
     pub async fn send(&self, status: &Outgoing) -> Result<Sent, SendError> {
-        let place = Place::of(self.http.forge(), status)?;
+        let place = Place::of(self.api.http.forge(), status)?;
         let wanted = Status::of(status);
         let mut remote = Remote::of(status);
         let mut sent = Sent::default();
         let is_there = comment::is_wanted(status) && remote.said.as_ref() == Some(&wanted.digest());
         if !is_there {
             let path = format!("{}/statuses/{}", place.repository, place.commit);
-            let answer = self.ask(Method::POST, &path, Some(&wanted)).await?;
+            let answer = self.api.ask(Method::POST, &path, Some(&wanted)).await?;
             if !answer.status.is_success() {
                 return Err(self.why_not(&place, status, &answer).await);
             }
@@ -108,14 +106,14 @@ impl Forgejo {
     /// The newest status of the context. One with a comment is never the same here, as the comment is looked at when it
     /// is sent again, and only then.
     pub async fn look_up(&self, status: &Outgoing) -> Result<Option<Found>, SendError> {
-        let place = Place::of(self.http.forge(), status)?;
+        let place = Place::of(self.api.http.forge(), status)?;
         let wanted = Status::of(status);
         for page in 1..=PAGES {
             let path = format!(
                 "{}/commits/{}/statuses?sort=highestindex&page={page}&limit={PAGE}",
                 place.repository, place.commit
             );
-            let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+            let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
             // Of a commit that is not there nothing is shown; what is sent then says so.
             if answer.status == StatusCode::NOT_FOUND {
                 return Ok(None);
@@ -123,7 +121,7 @@ impl Forgejo {
             if !answer.status.is_success() {
                 return Err(self.why_not(&place, status, &answer).await);
             }
-            let rows: Vec<status::Row> = self.read(&answer)?;
+            let rows: Vec<status::Row> = self.api.read(&answer)?;
             if let Some(row) = rows.iter().find(|row| row.is_of(&wanted)) {
                 let mut remote = Remote::of(status);
                 remote.said = Some(row.digest());
@@ -159,15 +157,18 @@ impl Forgejo {
             repo_id: i64,
         }
 
-        let path = format!("{}/pulls/{number}", status::repository(self.http.forge(), repository)?);
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let path = format!(
+            "{}/pulls/{number}",
+            status::repository(self.api.http.forge(), repository)?
+        );
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         if !answer.status.is_success() {
             return Err(self.refused(&answer, repository, &format!("the question for pull request {number}")));
         }
-        let pull: Pull = self.read(&answer)?;
+        let pull: Pull = self.api.read(&answer)?;
         Ok(Some(PullRequest {
             number: pull.number,
             head: pull.head.sha,
@@ -187,21 +188,21 @@ impl Forgejo {
             version: String,
         }
 
-        let answer = self.ask(Method::GET, "/version", None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, "/version", None::<&()>).await?;
         if !answer.status.is_success() {
             return Err(self.refused(&answer, "", "the question for its version"));
         }
-        let Version { version } = self.read(&answer)?;
+        let Version { version } = self.api.read(&answer)?;
         let version = super::text::line(&version, 60);
         // Forgejo says which Gitea it is compatible with.
         let kind = if version.contains("gitea") { "Forgejo" } else { "Gitea" };
-        if self.token.is_none() {
-            return Err(self.no_token());
+        if self.api.token.is_none() {
+            return Err(self.api.no_token());
         }
-        let answer = self.ask(Method::GET, "/user", None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, "/user", None::<&()>).await?;
         match answer.status.as_u16() {
             200 => {
-                let user: User = self.read(&answer)?;
+                let user: User = self.api.read(&answer)?;
                 Ok(format!("{kind} {version} as `{}`", super::text::line(&user.login, 60)))
             }
             // Its scopes do not hold `read:user`, which is not needed to write.
@@ -224,12 +225,12 @@ impl Forgejo {
             push: bool,
         }
 
-        let path = status::repository(self.http.forge(), repository)?;
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let path = status::repository(self.api.http.forge(), repository)?;
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         if !answer.status.is_success() {
             return Err(self.refused(&answer, repository, &format!("the question for `{repository}`")));
         }
-        let found: Repository = self.read(&answer)?;
+        let found: Repository = self.api.read(&answer)?;
         let why = if found.archived {
             "is archived, so nothing can be written there; leave it out of the configuration"
         } else if found.permissions.is_some_and(|may| !may.push) {
@@ -239,17 +240,17 @@ impl Forgejo {
         };
         Err(SendError::Refused {
             scope: Scope::Repository,
-            why: format!("repository `{repository}` at `{}` {why}", self.http.forge()),
+            why: format!("repository `{repository}` at `{}` {why}", self.api.http.forge()),
         })
     }
 
     /// Who we are there; none where the token may not ask, for lack of `read:user`.
     async fn user(&self) -> Result<Option<&str>, SendError> {
         if self.user.get().is_none() {
-            let answer = self.ask(Method::GET, "/user", None::<&()>).await?;
+            let answer = self.api.ask(Method::GET, "/user", None::<&()>).await?;
             match answer.status.as_u16() {
                 200 => {
-                    let user: User = self.read(&answer)?;
+                    let user: User = self.api.read(&answer)?;
                     self.user.get_or_init(|| user.login);
                 }
                 403 if answer.wait().is_none() => {}
@@ -257,37 +258,5 @@ impl Forgejo {
             }
         }
         Ok(self.user.get().map(String::as_str))
-    }
-
-    /// Sends a request below the API with our token and reads the whole answer.
-    async fn ask(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Answer, SendError> {
-        let mut request = self.http.request(method.clone(), path);
-        match &self.token {
-            Some(token) => request = request.header(AUTHORIZATION, token.clone()),
-            // Without one nothing but questions can be answered.
-            None if method != Method::GET => return Err(self.no_token()),
-            None => {}
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        self.http.ask(request).await
-    }
-
-    /// The JSON of a success. What cannot be read leaves open what was done.
-    fn read<T: serde::de::DeserializeOwned>(&self, answer: &Answer) -> Result<T, SendError> {
-        answer.json().map_err(|error| SendError::Lost {
-            why: format!("`{}` answered what cannot be read: {error}", self.http.forge()),
-        })
-    }
-
-    fn no_token(&self) -> SendError {
-        SendError::Refused {
-            scope: Scope::Forge,
-            why: format!(
-                "forge `{}` has no `token_file`, so nothing can be written there",
-                self.http.forge()
-            ),
-        }
     }
 }

@@ -25,7 +25,7 @@ impl Forgejo {
         if !self.is_missing(&commit).await {
             return refused;
         }
-        let (forge, repository) = (self.http.forge(), &status.repository);
+        let (forge, repository) = (self.api.http.forge(), &status.repository);
         if self.is_missing(&place.repository).await {
             return SendError::Refused {
                 scope: Scope::Repository,
@@ -46,13 +46,13 @@ impl Forgejo {
 
     /// Whether this is certainly not there.
     async fn is_missing(&self, path: &str) -> bool {
-        let answer = self.ask(Method::GET, path, None::<&()>).await;
+        let answer = self.api.ask(Method::GET, path, None::<&()>).await;
         answer.is_ok_and(|answer| answer.status.as_u16() == 404)
     }
 
     /// What an answer that is no success means for `what`.
     pub(super) fn refused(&self, answer: &Answer, repository: &str, what: &str) -> SendError {
-        let refused = answer.refused(self.http.forge(), what);
+        let refused = answer.refused(self.api.http.forge(), what);
         let hint = match answer.status.as_u16() {
             301 | 302 | 307 | 308 => Some(moved(answer)),
             401 => Some((

@@ -34,15 +34,16 @@ mod status;
 use std::time::Duration;
 
 use moka::sync::Cache;
-use reqwest::header::HeaderValue;
+use reqwest::header::HeaderName;
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use self::status::{Place, Row, Status};
 use super::http::Answer;
 use super::text::{line, segment};
-use super::{Found, Http, OpenError, Outgoing, PullRequest, Scope, SendError, Sent, token};
+use super::token::Api;
+use super::{Found, OpenError, Outgoing, PullRequest, Scope, SendError, Sent};
 use crate::config;
 
 /// The header that carries a token.
@@ -56,8 +57,7 @@ const DEVELOPER: u64 = 30;
 /// A client of one GitLab.
 #[derive(Debug)]
 pub struct GitLab {
-    http: Http,
-    token: Option<HeaderValue>,
+    api: Api,
     /// The pipeline of each place, so that all its contexts go into the same.
     pipelines: Cache<Place, u64>,
     /// What goes into no certain pipeline is sent one at a time: of two first ones each might make its own.
@@ -68,8 +68,7 @@ impl GitLab {
     /// Reads its token. Blocks.
     pub fn open(forge: &config::Forge) -> Result<Self, OpenError> {
         Ok(Self {
-            http: Http::new(&forge.name, &forge.api)?,
-            token: token::header(forge, "")?,
+            api: Api::open(forge, HeaderName::from_static(TOKEN), "")?,
             pipelines: Cache::builder()
                 .max_capacity(PIPELINES)
                 .time_to_idle(PIPELINE_TIME)
@@ -80,7 +79,7 @@ impl GitLab {
 
     /// Makes the external job of this name be in this state.
     pub async fn send(&self, status: &Outgoing) -> Result<Sent, SendError> {
-        let place = Place::of(self.http.forge(), status)?;
+        let place = Place::of(self.api.http.forge(), status)?;
         if let Some(pipeline) = self.pipeline(status, &place) {
             return self.set(status, &place, Some(pipeline)).await;
         }
@@ -98,12 +97,12 @@ impl GitLab {
     async fn set(&self, status: &Outgoing, place: &Place, pipeline: Option<u64>) -> Result<Sent, SendError> {
         let mut body = Status::of(status, place, pipeline);
         let path = format!("{}/statuses/{}", place.project, place.commit);
-        let mut answer = self.ask(Method::POST, &path, Some(&body)).await?;
+        let mut answer = self.api.ask(Method::POST, &path, Some(&body)).await?;
         if answer.status == StatusCode::NOT_FOUND && body.pipeline_id.is_some() && refusal::is_about_pipeline(&answer) {
             // It was deleted or archived; the newest is taken.
             self.pipelines.invalidate(place);
             body.in_newest();
-            answer = self.ask(Method::POST, &path, Some(&body)).await?;
+            answer = self.api.ask(Method::POST, &path, Some(&body)).await?;
         }
         if !answer.status.is_success() {
             if !refusal::is_already_so(&answer, body.state) {
@@ -118,7 +117,7 @@ impl GitLab {
 
     /// The newest job of this name.
     pub async fn look_up(&self, status: &Outgoing) -> Result<Option<Found>, SendError> {
-        let place = Place::of(self.http.forge(), status)?;
+        let place = Place::of(self.api.http.forge(), status)?;
         let body = Status::of(status, &place, self.pipeline(status, &place));
         let path = format!(
             "{}/repository/commits/{}/statuses?per_page=100&name={}",
@@ -126,7 +125,7 @@ impl GitLab {
             place.commit,
             segment(&body.name)
         );
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         // Of a commit that is not there nothing is shown; what is sent then says so.
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -134,7 +133,7 @@ impl GitLab {
         if !answer.status.is_success() {
             return Err(self.why_not(status, &body, &answer));
         }
-        let rows: Vec<Row> = self.read(&answer)?;
+        let rows: Vec<Row> = self.api.read(&answer)?;
         // One of each pipeline, and those that were retried are left out.
         let newest = rows.into_iter().filter(|row| row.is_of(&body)).max_by_key(|row| row.id);
         Ok(newest.map(|row| Found {
@@ -164,9 +163,9 @@ impl GitLab {
             start_sha: Option<String>,
         }
 
-        let project = status::project(self.http.forge(), repository)?;
+        let project = status::project(self.api.http.forge(), repository)?;
         let path = format!("{project}/merge_requests/{number}");
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
@@ -174,7 +173,7 @@ impl GitLab {
             let what = format!("the question for merge request {number}");
             return Err(self.refused(&answer, repository, &what));
         }
-        let found: MergeRequest = self.read(&answer)?;
+        let found: MergeRequest = self.api.read(&answer)?;
         // One without commits has no head.
         let Some(head) = found.sha.filter(|sha| !sha.is_empty()) else {
             return Ok(None);
@@ -204,16 +203,17 @@ impl GitLab {
             expires_at: Option<String>,
         }
 
-        if self.token.is_none() {
-            return Err(self.no_token());
+        if self.api.token.is_none() {
+            return Err(self.api.no_token());
         }
-        let answer = self.ask(Method::GET, "/user", None::<&()>).await?;
+        let answer = self.api.ask(Method::GET, "/user", None::<&()>).await?;
         if !answer.status.is_success() {
             return Err(self.refused(&answer, "", "the question who we are"));
         }
-        let User { username } = self.read(&answer)?;
+        let User { username } = self.api.read(&answer)?;
         let username = line(&username, 60);
         let answer = self
+            .api
             .ask(Method::GET, "/personal_access_tokens/self", None::<&()>)
             .await?;
         if !answer.status.is_success() {
@@ -222,14 +222,14 @@ impl GitLab {
                 "GitLab as `{username}`; it does not tell what the token may do"
             ));
         }
-        let token: Token = self.read(&answer)?;
+        let token: Token = self.api.read(&answer)?;
         if !token.scopes.iter().any(|scope| scope == "api") {
             let scopes = line(&token.scopes.join(", "), 120);
             return Err(SendError::Refused {
                 scope: Scope::Forge,
                 why: format!(
                     "the token for `{}` has the scopes {scopes}; make one with the scope `api`, which statuses need",
-                    self.http.forge()
+                    self.api.http.forge()
                 ),
             });
         }
@@ -255,13 +255,13 @@ impl GitLab {
             access_level: u64,
         }
 
-        let path = status::project(self.http.forge(), repository)?;
-        let answer = self.ask(Method::GET, &path, None::<&()>).await?;
+        let path = status::project(self.api.http.forge(), repository)?;
+        let answer = self.api.ask(Method::GET, &path, None::<&()>).await?;
         if !answer.status.is_success() {
             let what = format!("the question for `{repository}`");
             return Err(self.refused(&answer, repository, &what));
         }
-        let project: Project = self.read(&answer)?;
+        let project: Project = self.api.read(&answer)?;
         let level = project.permissions.and_then(|may| {
             let levels = [may.project_access, may.group_access].into_iter().flatten();
             levels.map(|access| access.access_level).max()
@@ -273,7 +273,7 @@ impl GitLab {
             scope: Scope::Repository,
             why: format!(
                 "our user may not write statuses of `{repository}` at `{}`; make it a Developer there",
-                self.http.forge()
+                self.api.http.forge()
             ),
         })
     }
@@ -286,38 +286,6 @@ impl GitLab {
         Sent {
             remote_id: pipeline.map(|id| id.to_string()),
             quota: answer.quota(),
-        }
-    }
-
-    /// Sends a request below the API with our token and reads the whole answer.
-    async fn ask(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Answer, SendError> {
-        let mut request = self.http.request(method.clone(), path);
-        match &self.token {
-            Some(token) => request = request.header(TOKEN, token.clone()),
-            // Without one nothing but questions can be answered.
-            None if method != Method::GET => return Err(self.no_token()),
-            None => {}
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        self.http.ask(request).await
-    }
-
-    /// The JSON of a success. What cannot be read leaves open what was done.
-    fn read<T: serde::de::DeserializeOwned>(&self, answer: &Answer) -> Result<T, SendError> {
-        answer.json().map_err(|error| SendError::Lost {
-            why: format!("`{}` answered what cannot be read: {error}", self.http.forge()),
-        })
-    }
-
-    fn no_token(&self) -> SendError {
-        SendError::Refused {
-            scope: Scope::Forge,
-            why: format!(
-                "forge `{}` has no `token_file`, so nothing can be written there",
-                self.http.forge()
-            ),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn is_about_pipeline(answer: &Answer) -> bool {
 impl GitLab {
     /// Why a status was not taken.
     pub(super) fn why_not(&self, status: &Outgoing, body: &Status, answer: &Answer) -> SendError {
-        let (forge, repository, commit) = (self.http.forge(), &status.repository, &status.commit);
+        let (forge, repository, commit) = (self.api.http.forge(), &status.repository, &status.commit);
         let what = format!("status `{}` of commit {commit}", line(&status.context, 80));
         let refused = self.refused(answer, repository, &what);
         let said = answer.said();
@@ -72,7 +72,7 @@ impl GitLab {
 
     /// What an answer that is no success means for `what`.
     pub(super) fn refused(&self, answer: &Answer, repository: &str, what: &str) -> SendError {
-        let refused = answer.refused(self.http.forge(), what);
+        let refused = answer.refused(self.api.http.forge(), what);
         let hint = match answer.status.as_u16() {
             401 => Some((
                 Scope::Forge,
