@@ -56,24 +56,22 @@ pub(crate) fn check_of(submission: &Submission) -> Option<&str> {
 
 /// The jobs that get a line of their own, by their places in the view.
 pub(crate) fn shown(target: Target<'_>, view: &View, there: &[StatusRow], others: &HashSet<i64>) -> Vec<usize> {
-    let written: HashSet<&AttrPath> = there
-        .iter()
-        .filter(|row| !others.contains(&row.wanted.evaluation.0))
-        .filter_map(|row| row.wanted.attr.as_ref())
-        .collect();
-    let red: HashSet<&AttrPath> = there
-        .iter()
-        .filter(|row| row.was_red || row.wanted.content.state.is_red())
-        .filter_map(|row| row.wanted.attr.as_ref())
-        .collect();
+    let written = written(there, others);
+    let goes_on = !matches!(view.summary.state, EvaluationState::Done);
     let few = view.jobs.len() <= target.project.details as usize;
-    let mut room = target.project.details;
+    // What stands there in red counts, whichever look has put it there.
+    let red = written.values().filter(|row| row.wanted.content.state.is_red()).count();
+    let mut room = target.project.details.saturating_sub(red as u32);
     let jobs = view.jobs.iter().zip(&view.buckets).enumerate();
     jobs.filter(|(_, (job, bucket))| {
         let is_final = job.outcome.is_final();
-        if written.contains(&job.attr) {
-            // Nothing new to say of what is being built again, unless it stands there in red.
-            return is_final || red.contains(&job.attr);
+        if let Some(row) = written.get(&job.attr) {
+            let state = row.wanted.content.state;
+            let is_said =
+                row.wanted.evaluation == view.summary.evaluation && state == job_state(&job.outcome, **bucket);
+            // Nothing new to say of what is being built again, unless it stands there in red; nor, until all is over,
+            // of what is said: there may be thousands, and each look would write their words again.
+            return (is_final || row.was_red || state.is_red()) && !(goes_on && is_said);
         }
         if !is_final || matches!(job.outcome, Outcome::EvaluationError { .. }) {
             return false;
@@ -92,6 +90,15 @@ pub(crate) fn shown(target: Target<'_>, view: &View, there: &[StatusRow], others
     })
     .map(|(at, _)| at)
     .collect()
+}
+
+/// The jobs that have a line there, of this evaluation or of one before it.
+fn written<'r>(there: &'r [StatusRow], others: &HashSet<i64>) -> HashMap<&'r AttrPath, &'r StatusRow> {
+    there
+        .iter()
+        .filter(|row| !others.contains(&row.wanted.evaluation.0))
+        .filter_map(|row| Some((row.wanted.attr.as_ref()?, row)))
+        .collect()
 }
 
 /// Everything that shall stand at the commit because of this evaluation.
@@ -121,7 +128,10 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
         content,
     };
     let mut wanted = Vec::with_capacity(picture.jobs.len() + 2);
-    let mut taken = HashSet::from([summary.clone(), evaluation.clone()]);
+    // A line that is there keeps its name, whichever jobs come besides.
+    let written = written(picture.there, picture.others);
+    let mut taken: HashSet<String> = written.values().map(|row| row.wanted.key.context.clone()).collect();
+    taken.extend([summary.clone(), evaluation.clone()]);
     let before = |context: &str| picture.there.iter().find(|row| row.wanted.key.context == context);
     // First, so that whoever sends them in this order begins with it.
     if let Some(content) = summarise(target, picture, before(&summary)) {
@@ -140,16 +150,22 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
         let Some((_, bucket)) = buckets.get(&job.attr) else {
             continue;
         };
-        let mut context = of_check(names.of_job(&job.attr, &submission.project, kind));
-        if taken.contains(&context) {
+        let context = if let Some(row) = written.get(&job.attr) {
+            row.wanted.key.context.clone()
+        } else {
+            let name = of_check(names.of_job(&job.attr, &submission.project, kind));
             // Two jobs that the template does not tell apart, or one that calls itself as the summary does.
-            context = format!("{context} [{}]", job.attr);
-        }
+            if taken.contains(&name) {
+                format!("{name} [{}]", job.attr)
+            } else {
+                name
+            }
+        };
         let says = text::job(target, picture, job, job_state(&job.outcome, *bucket));
         wanted.push(want(&context, StatusRole::Job, Some(&job.attr), says));
         taken.insert(context);
     }
-    for row in gone(picture, &taken, &buckets) {
+    for row in gone(picture, &buckets) {
         let content = text::gone(view, row);
         wanted.push(want(
             &row.wanted.key.context,
@@ -164,7 +180,6 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
 /// What stands there in red, and this evaluation has no such job.
 fn gone<'a>(
     picture: Picture<'a>,
-    taken: &'a HashSet<String>,
     known: &'a HashMap<&AttrPath, (&LoadedJob, Bucket)>,
 ) -> impl Iterator<Item = &'a StatusRow> {
     let is_whole = matches!(picture.view.summary.state, EvaluationState::Done);
@@ -173,7 +188,6 @@ fn gone<'a>(
         is_whole
             && row.wanted.content.state.is_red()
             && !picture.others.contains(&row.wanted.evaluation.0)
-            && !taken.contains(&row.wanted.key.context)
             && job.is_some_and(|attr| !known.contains_key(attr))
     })
 }

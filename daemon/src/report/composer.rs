@@ -244,7 +244,7 @@ async fn tell(ci: &Ci, evaluation: EvaluationId) -> Result<bool, CiError> {
             .await?;
         if changed > 0 {
             debug!(evaluation = evaluation.0, forge = key.0, "{changed} statuses to send");
-            super::ring(core, &key.0, &key.1);
+            core.outbox.ring(&key.0, &key.1);
         }
     }
     Ok(is_open)

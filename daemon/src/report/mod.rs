@@ -17,12 +17,5 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use crate::core::Core;
-
 pub(crate) use composer::run as compose;
 pub use outbox::Outbox;
-
-/// Tells who sends to a repository that there is something new.
-fn ring(core: &Core, forge: &str, repository: &str) {
-    core.outbox.ring(forge, repository);
-}

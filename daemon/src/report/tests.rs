@@ -11,6 +11,7 @@ use nixci_store::index::statuses::{self, StatusRow, Wanted};
 use super::compose::{self, Picture, Target};
 use crate::config::{self, ContextNames, Detail, ForgeKind, Form, Project};
 use crate::read::tests::{HEAD, World, attr};
+use crate::scheduler::{End, StoreId};
 
 fn project(detail: Detail) -> Project {
     Project {
@@ -322,4 +323,54 @@ async fn an_evaluation_that_was_given_up_waits_for_somebody() {
             wanted[0].content
         );
     }
+}
+
+#[tokio::test]
+async fn what_was_shown_before_counts_and_keeps_its_name() {
+    let world = World::new();
+    world
+        .add(&[("a-1", &[]), ("b-1", &[]), ("c-1", &[]), ("slow-1", &[])])
+        .await;
+    let failed = AttemptResult::Failed(FailureClass::Build);
+    let jobs = [
+        (attr("x.a.same"), Ok("a-1")),
+        (attr("x.b.same"), Ok("b-1")),
+        (attr("x.c.other"), Ok("c-1")),
+        (attr("x.slow"), Ok("slow-1")),
+    ];
+    let evaluation = world
+        .evaluation("o/n", Some(HEAD), None, &jobs, EvaluationState::Building)
+        .await;
+    let builds: Vec<(&str, &[&str])> = vec![("a-1", &[]), ("b-1", &[]), ("c-1", &[]), ("slow-1", &[])];
+    world
+        .schedule(evaluation, &["a-1", "b-1", "c-1", "slow-1"], &builds)
+        .await;
+    let project = Project {
+        details: 2,
+        contexts: ContextNames {
+            job: "nixci/{name}".to_owned(),
+            ..ContextNames::default()
+        },
+        ..project(Detail::Failures)
+    };
+    let jobs = |wanted: &[Wanted]| {
+        let jobs = wanted.iter().filter(|wanted| wanted.role == StatusRole::Job);
+        jobs.map(|wanted| wanted.key.context.clone()).collect::<Vec<_>>()
+    };
+    let mut seen = Vec::new();
+    for name in ["b-1", "a-1", "c-1"] {
+        let id = world.id(name).await;
+        world.attempt(name, failed, "", &["no"]).await;
+        world
+            .scheduler
+            .ended(id, StoreId(0), End::Failed(FailureClass::Build))
+            .await
+            .unwrap();
+        seen.push(jobs(&look(&world, evaluation, &github(), &project).await));
+    }
+    let expected: [&[&str]; 3] = [&["nixci/same"], &["nixci/same [x.a.same]"], &[]];
+    assert_eq!(seen, expected, "two in all, each written once, under a name that stays");
+    let rows = there(&world, &github(), "o/n").await;
+    let row = rows.iter().find(|row| row.wanted.key.context == "nixci/same").unwrap();
+    assert_eq!(row.wanted.attr, Some(attr("x.b.same")));
 }
