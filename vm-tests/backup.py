@@ -21,8 +21,8 @@ old.succeed("mkdir -p /srv/checks && cp /etc/checks/flake.nix /srv/checks/ && ec
 new.wait_for_open_port(22)
 
 with subtest("a verdict, and builds that run"):
-    old.execute(f"nixci submit --wait --project demo --system {SYSTEM} path:/srv/checks#checks", timeout=60)
-    old.succeed(f"nixci submit --project demo --system {SYSTEM} path:/srv/checks#gated")
+    old.execute(f"nixci submit --wait --project demo path:/srv/checks#checks.{SYSTEM}", timeout=60)
+    old.succeed(f"nixci submit --project demo path:/srv/checks#gated.{SYSTEM}")
     wait_at_gates(old)
 
 with subtest("a backup beside them"):

@@ -17,7 +17,7 @@ def told(commit):
 
 
 def submit(what, commit, more=""):
-    ci.succeed(f"nixci submit --project acme/widgets --commit {commit} {more} --system {SYSTEM} path:/srv/checks#{what}")
+    ci.succeed(f"nixci submit --project acme/widgets --commit {commit} {more} path:/srv/checks#{what}.{SYSTEM}")
 
 
 def reported(commit):

@@ -29,7 +29,7 @@ ci.succeed("mkdir -p /var/lib/gates && mkfifo -m 666 /var/lib/gates/first /var/l
 ci.succeed("mkdir -p /srv/checks && cp /etc/checks/flake.nix /srv/checks/ && echo one > /srv/checks/salt")
 
 with subtest("two builds stand at their gates"):
-    ci.succeed(f"nixci submit --project demo --system {SYSTEM} path:/srv/checks#gated")
+    ci.succeed(f"nixci submit --project demo path:/srv/checks#gated.{SYSTEM}")
     wait_at_gates()
 
 with subtest("the daemon is killed and comes back by itself to the same builds"):
@@ -63,7 +63,7 @@ with subtest("an orderly reboot keeps it all"):
 
 with subtest("the nix-daemon is killed, which is no failure of a build"):
     ci.succeed("echo two > /srv/checks/salt")
-    ci.succeed(f"nixci submit --project demo --system {SYSTEM} path:/srv/checks#gated")
+    ci.succeed(f"nixci submit --project demo path:/srv/checks#gated.{SYSTEM}")
     wait_at_gates()
     ci.succeed("systemctl kill --signal=SIGKILL --kill-whom=all nix-daemon.service")
     wait_at_gates()

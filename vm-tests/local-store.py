@@ -5,7 +5,7 @@ def alice(command):
     return f"su - alice -c {json.dumps(command)}"
 
 
-SUBMIT = "nixci submit --project demo --system $(uname -m)-linux"
+SUBMIT = "nixci submit --project demo"
 
 start_all()
 ci.wait_for_unit("nixci-daemon.socket")
@@ -22,7 +22,7 @@ with subtest("the unit is as hardened as it is said to be"):
 
 with subtest("a user submits and leaves; the verdict is there later, with its root cause"):
     ci.succeed(alice("mkdir checks && cp /etc/checks/flake.nix checks/flake.nix && echo one > checks/salt"))
-    ci.succeed(alice(f"{SUBMIT} path:/home/alice/checks#checks"))
+    ci.succeed(alice(f"{SUBMIT} path:/home/alice/checks#checks.$(uname -m)-linux"))
     # 1 is the exit code of a verdict with failures, 3 of one that is not there yet.
     ci.wait_until_succeeds(alice("nixci status latest > /dev/null; test $? = 1"), timeout=60)
     status = json.loads(ci.execute(alice("nixci status latest --json"))[1])
@@ -33,12 +33,12 @@ with subtest("a user submits and leaves; the verdict is there later, with its ro
     assert "unknown token" in log, log
 
 with subtest("the same again is answered at once and builds nothing"):
-    again = ci.execute(alice(f"{SUBMIT} --wait path:/home/alice/checks#checks"), timeout=30)
+    again = ci.execute(alice(f"{SUBMIT} --wait path:/home/alice/checks#checks.$(uname -m)-linux"), timeout=30)
     assert again[0] == 1, again
     assert len(json.loads(ci.succeed(alice("nixci status --json")))) == 2
 
 with subtest("what is fine ends with 0, and --wait shows it"):
-    ci.succeed(alice(f"{SUBMIT} --wait path:/home/alice/checks#good"))
+    ci.succeed(alice(f"{SUBMIT} --wait path:/home/alice/checks#good.$(uname -m)-linux"))
 
 with subtest("pages, interface and metrics answer on the port of the socket unit"):
     page = ci.succeed("curl -sSf http://127.0.0.1:8480/")

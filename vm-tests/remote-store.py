@@ -13,7 +13,7 @@ with subtest("the key lets nobody into a shell"):
 
 with subtest("one submission over ssh, built on the third machine"):
     laptop.succeed("mkdir -p /srv/checks && cp /etc/checks/flake.nix /srv/checks/ && echo one > /srv/checks/salt")
-    status, said = laptop.execute(f"nixci submit --wait --project demo --system {SYSTEM} path:/srv/checks#checks", timeout=120)
+    status, said = laptop.execute(f"nixci submit --wait --project demo path:/srv/checks#checks.{SYSTEM}", timeout=120)
     assert status == 1, said
     counts = json.loads(laptop.execute("nixci status latest --json")[1])["summary"]["counts"]
     assert (counts["succeeded"], counts["failed"], counts["blocked"]) == (2, 1, 1), counts

@@ -20,7 +20,7 @@ def open_gates():
 
 def submit(salt):
     ci.succeed(f"echo {salt} > /srv/checks/salt")
-    ci.succeed(f"nixci submit --project demo --system {SYSTEM} path:/srv/checks#gated")
+    ci.succeed(f"nixci submit --project demo path:/srv/checks#gated.{SYSTEM}")
 
 
 def counts():

@@ -7,7 +7,7 @@ ci.wait_for_open_port(22)
 
 with subtest("something is built"):
     ci.succeed("mkdir -p /srv/checks && cp /etc/checks/flake.nix /srv/checks/ && echo one > /srv/checks/salt")
-    ci.succeed(f"nixci submit --wait --project demo --system {SYSTEM} path:/srv/checks#good")
+    ci.succeed(f"nixci submit --wait --project demo path:/srv/checks#good.{SYSTEM}")
     drv = ci.succeed(f"nix path-info --derivation path:/srv/checks#good.{SYSTEM}.application").strip()
     out = ci.succeed(f"nix-store --query --outputs {drv}").strip()
 
@@ -24,7 +24,7 @@ with subtest("a client substitutes it and checks the signature"):
     fetcher.succeed(f"nix store verify --no-contents {out}")
 
 with subtest("a client that does not know the key takes nothing"):
-    ci.succeed(f"echo two > /srv/checks/salt; nixci submit --wait --project demo --system {SYSTEM} path:/srv/checks#good")
+    ci.succeed(f"echo two > /srv/checks/salt; nixci submit --wait --project demo path:/srv/checks#good.{SYSTEM}")
     other = ci.succeed(f"nix-store --query --outputs $(nix path-info --derivation path:/srv/checks#good.{SYSTEM}.library)").strip()
     fetcher.fail(f"nix-store --realise {other} --option trusted-public-keys ''")
     fetcher.succeed(f"nix-store --realise {other}")
