@@ -1,6 +1,6 @@
 # Every target does its own set-up; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz fmt lint doc setup clean-test-cache
+.PHONY: help demo test bench fuzz fmt lint doc setup install install-cli install-daemon deb clean-test-cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/%/NAME/' | expand -t 20
@@ -48,6 +48,52 @@ doc: ## the API documentation of all crates; a broken link is an error
 
 fmt: ## format the code
 	cargo fmt
+
+# Where things go; a package says PREFIX=/usr and its own DESTDIR. BINARIES is the folder of the programs.
+PREFIX ?= /usr/local
+DESTDIR ?=
+SYSCONFDIR ?= /etc
+BINDIR ?= $(PREFIX)/bin
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+PROFILE ?= release
+BINARIES ?= $(or $(CARGO_TARGET_DIR),target)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+SHARE = $(DESTDIR)$(PREFIX)/share
+LIB = $(DESTDIR)$(PREFIX)/lib
+
+install: install-cli install-daemon ## what is built, with units, man pages and completions (PREFIX=/usr/local, DESTDIR=)
+	@[ -n "$(DESTDIR)" ] || echo "now: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now nixci-daemon.socket nixci-daemon-http.socket nixci-daemon"
+
+# A program with what it says about itself: $(call install-program,NAME).
+define install-program
+	@[ -x "$(BINARIES)/$(1)" ] || { echo "there is no $(BINARIES)/$(1): run cargo build --release first, or say BINARIES=FOLDER" >&2; exit 2; }
+	install -D -m 755 "$(BINARIES)/$(1)" "$(DESTDIR)$(BINDIR)/$(1)"
+	install -d "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" "$(SHARE)/fish/vendor_completions.d" "$(DESTDIR)$(ZSHDIR)"
+	if "$(BINARIES)/$(1)" man --help >/dev/null 2>&1; then "$(BINARIES)/$(1)" man "$(SHARE)/man/man1" && \
+	"$(BINARIES)/$(1)" completions bash >"$(SHARE)/bash-completion/completions/$(1)" && \
+	"$(BINARIES)/$(1)" completions fish >"$(SHARE)/fish/vendor_completions.d/$(1).fish" && \
+	"$(BINARIES)/$(1)" completions zsh >"$(DESTDIR)$(ZSHDIR)/_$(1)"; fi
+endef
+
+install-cli:
+	$(call install-program,nixci)
+
+install-daemon:
+	$(call install-program,nixci-daemon)
+	install -d "$(LIB)/systemd/system"
+	sed 's|@bindir@|$(BINDIR)|' daemon/systemd/nixci-daemon.service >"$(LIB)/systemd/system/nixci-daemon.service"
+	install -m 644 daemon/systemd/*.socket "$(LIB)/systemd/system"
+	install -D -m 644 daemon/systemd/nixci.sysusers "$(LIB)/sysusers.d/nixci.conf"
+	install -D -m 644 daemon/systemd/nixci.tmpfiles "$(LIB)/tmpfiles.d/nixci.conf"
+	@[ -e "$(DESTDIR)$(SYSCONFDIR)/nixci/nixci.toml" ] || install -D -m 644 daemon/debian/nixci.toml "$(DESTDIR)$(SYSCONFDIR)/nixci/nixci.toml"
+	install -d "$(SHARE)/doc/nixci-daemon/examples"
+	cp -R --no-preserve=all examples/github examples/forgejo examples/gitlab "$(SHARE)/doc/nixci-daemon/examples"
+	cp -R --no-preserve=all README.md $(wildcard docs) "$(SHARE)/doc/nixci-daemon"
+
+deb: ## Debian packages in target/debian (PROFILE=dev: fast and large, for tests; BINARIES=FOLDER: of programs that are there)
+ifneq ($(origin BINARIES),command line)
+	cargo build --quiet --profile $(PROFILE) --workspace --bins
+endif
+	@daemon/debian/build "$(BINARIES)" $(if $(filter dev,$(PROFILE)),--fast)
 
 setup: ## what the tests need: packages, cargo-nextest, three versions of Nix
 	@.ci/setup
