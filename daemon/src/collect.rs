@@ -7,6 +7,7 @@
 //! All of it is done a bounded part at a time, beside everything else; dropping the future ends it after the part
 //! that is under way.
 
+use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +16,13 @@ use nixci_protocol::nixci::control::{AttemptId, Collected, Millis};
 use nixci_store::index::prune::{self, Keep};
 use tracing::{info, warn};
 
+use crate::backup;
 use crate::core::{Core, now};
 use crate::error::{CiError, told};
 use crate::http;
 
+/// How long until the next try after a backup was in the way.
+const AFTER_BACKUP: Duration = Duration::from_mins(5);
 /// How long after the start the first collection comes at the earliest.
 const FIRST: Duration = Duration::from_mins(30);
 /// The part of an interval by which it may be shorter, so that daemons that start together do not collect together:
@@ -36,11 +40,16 @@ pub(crate) async fn now_and_then(core: Arc<Core>) {
     let mut wait = sooner(every).min(FIRST);
     while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
         wait = sooner(every);
-        if let Some(Err(error)) = stop.run_until_cancelled(collect(&core, false)).await {
-            warn!(
+        match stop.run_until_cancelled(collect(&core, false)).await {
+            None | Some(Ok(_)) => {}
+            Some(Err(error @ CiError::Conflict(_))) => {
+                wait = wait.min(AFTER_BACKUP);
+                info!("{error}; it is tried again");
+            }
+            Some(Err(error)) => warn!(
                 "failed to collect what nobody needs: {}; it is tried again",
                 told(&error)
-            );
+            ),
         }
     }
 }
@@ -51,9 +60,11 @@ fn sooner(every: Duration) -> Duration {
     every.saturating_sub(Duration::from_millis(u64::try_from(random).unwrap_or(0)))
 }
 
-/// Collects, or says what would be collected. Waits while another collection is under way.
+/// Collects, or says what would be collected. Waits while another collection is under way, and is refused while a backup
+/// is: that may take as long as where it goes to takes.
 pub(crate) async fn collect(core: &Core, dry_run: bool) -> Result<Collected, CiError> {
     let since = Instant::now();
+    let turn = if dry_run { None } else { Some(turn(core)?) };
     let retention = &core.config.retention;
     let keep = Keep {
         ended_since: now().saturating_sub(Millis::try_from(retention.evaluations.as_millis()).unwrap_or(Millis::MAX)),
@@ -72,7 +83,7 @@ pub(crate) async fn collect(core: &Core, dry_run: bool) -> Result<Collected, CiE
         forget_attempts(core, keep, &mut collected).await?;
     }
     // What is recorded from now on is kept by whoever records it, and what was recorded before is found.
-    let collection = core.spool.collect().await;
+    let collection = core.spool.collect_holding(turn).await;
     let roots = core.index.read(move |conn| prune::roots(conn, &left)).await?;
     let garbage = collection.mark(roots, retention.uploads).await?;
     let marked = garbage.marked();
@@ -104,6 +115,21 @@ pub(crate) async fn collect(core: &Core, dry_run: bool) -> Result<Collected, CiE
         );
     }
     Ok(collected)
+}
+
+/// Keeps backups from beginning while it is held.
+fn turn(core: &Core) -> Result<File, CiError> {
+    let turn = backup::for_collection(&core.config.state_dir).map_err(|error| {
+        CiError::Conflict(format!(
+            "failed to lock the spool in {}: {error}; nothing was collected",
+            core.config.state_dir.display()
+        ))
+    })?;
+    turn.ok_or_else(|| {
+        CiError::Conflict(
+            "a backup is being taken, which needs everything that is there; collect again when it is done".to_owned(),
+        )
+    })
 }
 
 /// Forgets what no evaluation needs of attempts. Their logs go first: one without an attempt would never be found.

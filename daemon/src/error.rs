@@ -31,6 +31,12 @@ pub enum StartError {
         /// The folder.
         path: PathBuf,
     },
+    /// A restore was cut off.
+    #[error("a restore into the state folder {path} was cut off; run `nixci-daemon restore` again first", path = .path.display())]
+    HalfRestored {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another daemon answers on the socket.
     #[error("a daemon already listens on {path}; stop it, or name another `socket` in [listen]", path = .path.display())]
     SocketInUse {

@@ -12,6 +12,7 @@
 mod adopt;
 mod advisory;
 mod allow;
+pub mod backup;
 mod build;
 mod ci;
 mod collect;

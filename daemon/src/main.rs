@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
+use nixci_daemon::backup::{self, Manifest};
 use nixci_daemon::{Config, Issuer, Lowered, TokenHash, Wish};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -71,6 +72,26 @@ enum Command {
     Token {
         #[command(subcommand)]
         what: TokenCommand,
+    },
+    /// Writes a backup of the state of a daemon, which may run meanwhile, into a new folder. To be run as the daemon's
+    /// user or root. Configuration, keys and token files are not part of it.
+    Backup {
+        /// The folder, which must not be there yet, or be empty.
+        dest: PathBuf,
+        /// Prints what was written as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a backup the state of a daemon that has none and does not run. To be run as the daemon's user or root.
+    Restore {
+        /// The folder of the backup.
+        source: PathBuf,
+        /// Only reads all of it and says whether it is sound.
+        #[arg(long)]
+        check: bool,
+        /// Prints what was in it as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Prints the SHA-256 of a token, for `[[token]]` in the configuration.
     HashToken {
@@ -148,6 +169,15 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             stdio(socket, args.config.as_deref(), lowered.as_ref())
         }
         Some(Command::HashToken { new }) => hash_token(new),
+        Some(Command::Backup { dest, json }) => take_backup(&load(args.config.as_deref())?, &dest, json),
+        Some(Command::Restore { source, check, json }) => {
+            let config = if check {
+                None
+            } else {
+                Some(load(args.config.as_deref())?)
+            };
+            restore(config.as_ref(), &source, json)
+        }
         Some(Command::Token { what }) => tokens(&load(args.config.as_deref())?, what),
         None if args.stdio => {
             only_store(args.store.as_deref())?;
@@ -196,6 +226,90 @@ fn hash_token(new: bool) -> anyhow::Result<ExitCode> {
         writeln!(stdout, "{}", TokenHash::of(token.trim_end_matches(['\r', '\n']))?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn take_backup(config: &Config, dest: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let taken = backup::backup(config, dest, || {
+        // Nothing can be done where even standard error is gone.
+        drop(writeln!(
+            std::io::stderr(),
+            "waiting for a collection, or another backup, to end"
+        ));
+    })?;
+    let about = &taken.manifest;
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        let mut value = serde_json::to_value(about)?;
+        value["path"] = taken.path.to_string_lossy().into();
+        value["seconds"] = taken.took.as_secs_f64().into();
+        value["not_included"] = backup::NOT_INCLUDED.into();
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&value)?)?;
+    } else {
+        let (path, seconds) = (taken.path.display(), taken.took.as_secs_f64());
+        writeln!(stdout, "wrote {} to {path} in {seconds:.1} s", contents(about))?;
+        if about.missing_derivations > 0 {
+            writeln!(
+                stdout,
+                "the spool lacks {} derivations of jobs: submit again what does not build",
+                about.missing_derivations
+            )?;
+        }
+        writeln!(stdout, "{}", backup::NOT_INCLUDED)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Restores a backup, or checks it where there is no configuration of a daemon.
+fn restore(config: Option<&Config>, source: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let mut stdout = std::io::stdout().lock();
+    let Some(config) = config else {
+        let about = backup::check(source)?;
+        if json {
+            writeln!(stdout, "{}", serde_json::to_string_pretty(&about)?)?;
+        } else {
+            let (by, at) = (&about.nixci, &about.created);
+            writeln!(stdout, "ok: {}, by nixci {by} at {at}", contents(&about))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let restored = backup::restore(config, source)?;
+    let about = &restored.manifest;
+    if json {
+        let mut value = serde_json::to_value(about)?;
+        value["path"] = config.state_dir.to_string_lossy().into();
+        value["seconds"] = restored.took.as_secs_f64().into();
+        value["uid"] = restored.owner.0.into();
+        value["gid"] = restored.owner.1.into();
+        writeln!(stdout, "{}", serde_json::to_string_pretty(&value)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (uid, gid) = restored.owner;
+    writeln!(
+        stdout,
+        "restored {} to {} (user {uid}, group {gid}) in {:.1} s; it shows {}",
+        contents(about),
+        config.state_dir.display(),
+        restored.took.as_secs_f64(),
+        about.created
+    )?;
+    writeln!(
+        stdout,
+        "tokens that were revoked since count again: look at `nixci-daemon token list`; {}",
+        backup::NOT_INCLUDED
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is in a backup, for people.
+fn contents(about: &Manifest) -> String {
+    format!(
+        "{} evaluations ({} not ended), {} objects and {} logs, {:.1} MiB",
+        about.evaluations,
+        about.open_evaluations,
+        about.objects,
+        about.logs,
+        about.bytes as f64 / f64::from(1 << 20)
+    )
 }
 
 fn tokens(config: &Config, what: TokenCommand) -> anyhow::Result<ExitCode> {

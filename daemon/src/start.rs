@@ -38,7 +38,7 @@ use crate::shutdown::Shutdown;
 use crate::sign::Signer;
 use crate::submit::{self, Attendance};
 use crate::webhook::{Gates, Hooks};
-use crate::{advisory, collect, dispatch, http, notify, recovery, report, webhook};
+use crate::{advisory, backup, collect, dispatch, http, notify, recovery, report, webhook};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
 const EVALUATION_CHANGES: usize = 1_024;
@@ -68,6 +68,9 @@ pub struct Running {
 /// On an error nothing is left bound or locked. Must be called on a multi-threaded Tokio runtime.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
+    if backup::is_unfinished(&config.state_dir) {
+        return Err(StartError::HalfRestored { path: config.state_dir });
+    }
     let stores = stores(&config)?;
     let readers = readers(&config)?;
     let tokens = Tokens::load(&config.tokens)?;

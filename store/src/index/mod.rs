@@ -42,6 +42,7 @@ pub mod pull_requests;
 pub mod pushes;
 mod readers;
 mod schema;
+pub mod snapshot;
 pub mod statuses;
 pub mod tokens;
 mod writer;

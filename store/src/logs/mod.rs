@@ -162,8 +162,7 @@ impl Logs {
 
 impl Shared {
     fn path(&self, attempt: AttemptId) -> PathBuf {
-        let folder = attempt.0.div_euclid(PER_FOLDER);
-        self.dir.join(folder.to_string()).join(format!("{}.log.zst", attempt.0))
+        self.dir.join(file_of(attempt))
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<AttemptId, Arc<Live>>> {
@@ -181,6 +180,13 @@ impl Shared {
             running.remove(&attempt);
         }
     }
+}
+
+/// Where the log of an attempt is in the folder of logs, if it has one.
+#[must_use]
+pub fn file_of(attempt: AttemptId) -> PathBuf {
+    let folder = attempt.0.div_euclid(PER_FOLDER);
+    PathBuf::from(folder.to_string()).join(format!("{}.log.zst", attempt.0))
 }
 
 /// A file that may not be there.

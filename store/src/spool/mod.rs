@@ -36,6 +36,7 @@ mod receive;
 mod roots;
 mod rules;
 mod signatures;
+pub mod snapshot;
 mod verify;
 
 #[cfg(test)]
@@ -86,7 +87,7 @@ impl Spool {
     /// Opens the spool in `dir`, or makes an empty one, and removes what a crash has left there. Blocks.
     pub fn open(dir: &Path, store_dir: StoreDir) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|error| Error::file("make the folder", dir, error))?;
-        let path = dir.join("spool.db");
+        let path = snapshot::database(dir);
         collect::prepare(&path).map_err(crate::index::Error::from)?;
         let database = Database::open(&path, "spool", &MIGRATIONS, STEPS.len() as i64)?;
         let conn = open_reader(&path).map_err(crate::index::Error::from)?;
@@ -95,7 +96,7 @@ impl Spool {
             files,
             last_block,
         } = objects::load(&conn)?;
-        let large = Folder::open(&dir.join("nars"), &files.into_iter().collect())?;
+        let large = Folder::open(&snapshot::large_files(dir), &files.into_iter().collect())?;
         Ok(Self {
             rules: Rules::new(store_dir),
             database,

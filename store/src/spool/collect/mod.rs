@@ -23,6 +23,7 @@ mod repack;
 mod sweep;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,8 +47,20 @@ const FREE_SHARE: i64 = 8;
 #[derive(Debug)]
 pub struct Collection {
     spool: Spool,
-    turn: Arc<OwnedMutexGuard<()>>,
+    turn: Arc<Turn>,
     kept: Kept,
+}
+
+/// What is held until the last part of a collection has ended, also of one that was dropped.
+struct Turn {
+    _collecting: OwnedMutexGuard<()>,
+    _of_caller: Box<dyn Send + Sync>,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Turn")
+    }
 }
 
 /// What a collection found that nobody needs.
@@ -90,10 +103,19 @@ impl Spool {
     ///
     /// Roots are to be looked up after this: who commits one before it must be protected by a lease until then.
     pub async fn collect(&self) -> Collection {
-        let turn = self.collecting.clone().lock_owned().await;
+        self.collect_holding(()).await
+    }
+
+    /// As [`collect`](Self::collect), and drops `held` when the last part has ended, also of a collection that is dropped
+    /// before.
+    pub async fn collect_holding(&self, held: impl Send + Sync + 'static) -> Collection {
+        let collecting = self.collecting.clone().lock_owned().await;
         Collection {
             spool: self.clone(),
-            turn: Arc::new(turn),
+            turn: Arc::new(Turn {
+                _collecting: collecting,
+                _of_caller: Box::new(held),
+            }),
             kept: self.valid.begin_period(),
         }
     }
