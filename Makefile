@@ -1,6 +1,6 @@
 # Every target does its own set-up; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz fmt lint doc setup install install-cli install-daemon deb clean-test-cache
+.PHONY: help demo test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb clean-test-cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/%/NAME/' | expand -t 20
@@ -16,6 +16,11 @@ test: setup ## everything that must hold: format, lints, build, tests, doc tests
 	NIXCI_LOG=$${NIXCI_LOG:-debug} cargo nextest run --workspace
 	.ci/no-secrets target/nextest/default/junit.xml
 	cargo test --quiet --doc --workspace
+
+vm-test: ## the stories of vm-tests in machines (STORY="NAME…"; VM=nspawn, or VM=qemu for true virtual machines)
+	@.ci/setup vm
+	@$(MAKE) --no-print-directory deb PROFILE=dev
+	vm-tests/run $(STORY)
 
 # A bench is a file in some crate's benches folder; it writes target/bench/NAME.json.
 BENCHES = $(basename $(notdir $(wildcard */benches/*.rs)))
@@ -95,10 +100,10 @@ ifneq ($(origin BINARIES),command line)
 endif
 	@daemon/debian/build "$(BINARIES)" $(if $(filter dev,$(PROFILE)),--fast)
 
-setup: ## what the tests need: packages, cargo-nextest, three versions of Nix
+setup: ## what the tests need: packages, cargo-nextest, three versions of Nix, machines
 	@.ci/setup
 
-clean-test-cache: ## remove the versions of Nix made for the tests
+clean-test-cache: ## remove the versions of Nix and the machines made for the tests
 	@cache="$${NIXCI_TEST_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nixci-test}"; \
 	[ -w "$$cache" ] && [ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; \
-	[ ! -d "$$cache" ] || $$sudo rm -rf --one-file-system "$$cache"/nix-2.* "$$cache"/debootstrap-*.log
+	[ ! -d "$$cache" ] || $$sudo rm -rf --one-file-system "$$cache"/nix-2.* "$$cache"/machine "$$cache"/qemu "$$cache"/debootstrap-*.log
