@@ -1,6 +1,6 @@
 # Every target does its own set-up; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb clean-test-cache
+.PHONY: help demo test nix-test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb clean-test-cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/%/NAME/' | expand -t 20
@@ -14,6 +14,7 @@ test: setup ## everything that must hold: format, lints, build, tests, doc tests
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo build --quiet --workspace
 	NIXCI_LOG=$${NIXCI_LOG:-debug} cargo nextest run --workspace
+	nixos-module/tests/run
 	.ci/no-secrets target/nextest/default/junit.xml
 	cargo test --quiet --doc --workspace
 
@@ -44,6 +45,10 @@ fuzz-%: ## one fuzz target, such as fuzz-nar
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	@mkdir -p fuzz/target/found/$*
 	cargo fuzz run --sanitizer none $* fuzz/target/found/$* fuzz/corpus/$* -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -timeout=5 -max_len=8192
+
+nix-test: setup ## the NixOS module, the flake and the stories, evaluated (NIXPKGS=PATH for all of it)
+	@cargo build --quiet --package nixci-daemon
+	@nixos-module/tests/run
 
 lint: ## clippy with warnings as errors
 	cargo clippy --workspace --all-targets -- -D warnings

@@ -106,7 +106,7 @@ let
         map (name: {
           name = snake name;
           value = snaked value.${name};
-        }) (filter (name: value.${name} != null && value.${name} != { }) (attrNames value))
+        }) (filter (name: value.${name} != null && snaked value.${name} != { }) (attrNames value))
       )
     else if isList value then
       map snaked value
@@ -186,7 +186,13 @@ let
       attribute = "tlsKeyFile";
       name = "tls-key";
     }
-  ] (known.listen or { });
+  ] (
+    let
+      given = known.listen or { };
+    in
+    # Of all options this is the one whose `null` says something: no HTTP.
+    given // (if given ? http then { http = if given.http == null then "off" else given.http; } else { })
+  );
 
   forges = map (
     forge:
@@ -235,7 +241,9 @@ let
 
   keys =
     (known.keys or { })
-    // (if secretKeys == [ ] then { } else { secretKeyFiles = map (key: key.value) secretKeys; });
+    // {
+      secretKeyFiles = if secretKeys == [ ] then null else map (key: key.value) secretKeys;
+    };
 
   # What holds for a service of the system; without it the daemon would take the folders of its user.
   base = {
@@ -247,23 +255,26 @@ let
   };
 
   # An empty list of tables is the same as none.
-  given = listToAttrs (
-    map
-      (name: {
+  given = removeEmpty (
+    listToAttrs (
+      map (name: {
         name = tableNames.${name} or (snake name);
         value = snaked sections.${name};
-      })
-      (
-        filter (
-          name:
-          !elem sections.${name} [
-            null
-            [ ]
-            { }
-          ]
-        ) (filter (name: sections ? ${name}) inTheFile)
-      )
+      }) (filter (name: sections ? ${name}) inTheFile)
+    )
   );
+  removeEmpty =
+    set:
+    removeAttrs set (
+      filter (
+        name:
+        elem set.${name} [
+          null
+          [ ]
+          { }
+        ]
+      ) (attrNames set)
+    );
   sections = known // {
     inherit keys;
     listen = listen.value;
@@ -279,6 +290,8 @@ let
   );
 
   ssh = known.ssh or { };
+  # A key as it is in a file, which ends in a newline.
+  oneLine = replaceStrings [ "\n" ] [ "" ];
   program = known.program or "nixci-daemon";
   forcedCommand =
     key:
@@ -303,23 +316,26 @@ let
       ++ (if key.trusted or false then [ "--trusted" ] else [ ])
     );
 
+  derived = union (
+    [ listen.credentials ] ++ map (each: each.credentials) (forges ++ tokens ++ secretKeys)
+  );
+
   optional = name: value: if value == null then { } else { ${name} = value; };
 in
 {
   inherit toml;
 
   # `LoadCredential=name:path`.
-  credentials = union (
-    [ listen.credentials ]
-    ++ map (each: each.credentials) (forges ++ tokens ++ secretKeys)
-    ++ [ (known.credentials or { }) ]
-  );
+  credentials = derived // (known.credentials or { });
+
+  # Those of them that got their name here.
+  derived = attrNames derived;
 
   # The file `authorized_keys` of the user nixci.
   authorizedKeys =
     if ssh.enable or false then
       concatStringsSep "" (
-        map (key: "command=\"${forcedCommand key}\",restrict ${key.key}\n") (ssh.keys or [ ])
+        map (key: "command=\"${forcedCommand key}\",restrict ${oneLine key.key}\n") (ssh.keys or [ ])
       )
     else
       "";

@@ -1,0 +1,2 @@
+# `nix-shell`, for those without flakes.
+{ ... }@arguments: (import ./. arguments).shell
