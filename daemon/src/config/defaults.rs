@@ -1,7 +1,7 @@
 //! What holds where the configuration is silent.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nixci_protocol::wire::Limits as WireLimits;
@@ -13,6 +13,8 @@ use super::{Cache, Limits, Retention, Users};
 pub(super) struct Surroundings {
     /// The user the daemon runs as.
     pub uid: u32,
+    /// Whether this is the system's daemon, whoever asks: it has the system's folders.
+    pub is_system: bool,
     /// `$XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<OsString>,
     /// `$XDG_STATE_HOME`.
@@ -26,15 +28,25 @@ impl Surroundings {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Self {
             uid: rustix::process::geteuid().as_raw(),
+            is_system: false,
             runtime_dir: variable("XDG_RUNTIME_DIR"),
             state_home: variable("XDG_STATE_HOME"),
             home: variable("HOME"),
         }
     }
 
-    /// `$XDG_RUNTIME_DIR/nixci/socket`; `/run/nixci/socket` for root without that variable.
+    /// What holds for a configuration in this place.
+    pub(super) fn of_file(path: &Path) -> Self {
+        Self {
+            is_system: path == Path::new(super::SYSTEM_FILE),
+            ..Self::of_process()
+        }
+    }
+
+    /// `$XDG_RUNTIME_DIR/nixci/socket`; `/run/nixci/socket` for root without that variable, and for the system's daemon.
     pub(super) fn socket(&self) -> Result<PathBuf, String> {
         match &self.runtime_dir {
+            _ if self.is_system => Ok(PathBuf::from("/run/nixci/socket")),
             Some(dir) => Ok(PathBuf::from(dir).join("nixci/socket")),
             None if self.uid == 0 => Ok(PathBuf::from("/run/nixci/socket")),
             None => {
@@ -43,9 +55,10 @@ impl Surroundings {
         }
     }
 
-    /// `/var/lib/nixci` for root, else `$XDG_STATE_HOME/nixci` or `~/.local/state/nixci`.
+    /// `/var/lib/nixci` for the system's daemon and for root, else `$XDG_STATE_HOME/nixci` or `~/.local/state/nixci`.
     pub(super) fn state_dir(&self) -> Result<PathBuf, String> {
         match (&self.state_home, &self.home) {
+            _ if self.is_system => Ok(PathBuf::from("/var/lib/nixci")),
             (Some(dir), _) => Ok(PathBuf::from(dir).join("nixci")),
             (None, _) if self.uid == 0 => Ok(PathBuf::from("/var/lib/nixci")),
             (None, Some(home)) => Ok(PathBuf::from(home).join(".local/state/nixci")),

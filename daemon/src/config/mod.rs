@@ -36,6 +36,10 @@ pub use signing::Keys;
 pub use tokens::{HashFrom, Projects, Right, Token, point_in_time};
 pub use users::Users;
 
+/// Where the configuration of the system's daemon is. Where it names no socket and no state folder they are the system's,
+/// whoever reads it: the commands of an administrator then mean the daemon that runs as a user of its own.
+pub const SYSTEM_FILE: &str = "/etc/nixci/nixci.toml";
+
 /// Everything the daemon is told. Made by [`Config::load`], [`Config::per_user`] or, in tests and
 /// for `--embedded`, [`Config::in_folder`].
 #[derive(Debug, Clone)]
@@ -225,7 +229,7 @@ impl Config {
 
     /// Checks a text as if it had been read from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let parsed = file::parse(text, &defaults::Surroundings::of_process());
+        let parsed = file::parse(text, &defaults::Surroundings::of_file(path));
         let mut config = parsed.map_err(|problems| ConfigError::Invalid {
             path: path.to_owned(),
             problems,

@@ -271,6 +271,7 @@ fn defaults_follow_the_user() {
     assert_eq!(root.state_dir().unwrap(), Path::new("/var/lib/nixci"));
     let user = defaults::Surroundings {
         uid: 1000,
+        is_system: false,
         runtime_dir: Some("/run/user/1000".into()),
         state_home: None,
         home: Some("/home/u".into()),
@@ -279,6 +280,7 @@ fn defaults_follow_the_user() {
     assert_eq!(user.state_dir().unwrap(), Path::new("/home/u/.local/state/nixci"));
     let nobody = defaults::Surroundings {
         uid: 65534,
+        is_system: false,
         ..defaults::Surroundings::default()
     };
     let problems = file::parse("", &nobody).unwrap_err();
