@@ -8,6 +8,7 @@ use nixci_store::{index, spool};
 use crate::config::ConfigError;
 use crate::forge::OpenError;
 use crate::http::TlsError;
+use crate::listen::InheritError;
 use crate::principal::TokenError;
 use crate::read::ReadError;
 
@@ -58,6 +59,9 @@ pub enum StartError {
     /// Forges cannot be used as they are configured.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Forges(Vec<OpenError>),
+    /// A socket that the service manager passes cannot be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// An address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Bind {

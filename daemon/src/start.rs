@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use nixci_protocol::wire::FEATURE_GC_REFERRERS;
 use nixci_store::index::Index;
 use nixci_store::logs::Logs;
@@ -26,7 +25,7 @@ use crate::forge::Forges;
 use crate::forward::Holders;
 use crate::http::cache::Cache;
 use crate::http::{Certificate, Guard};
-use crate::listen::{self, StateLock};
+use crate::listen::{self, Admission, Inherited, StateLock};
 use crate::objects::{Objects, Readers};
 use crate::oidc::Issuers;
 use crate::principal::{Credentials, Tokens};
@@ -67,6 +66,11 @@ pub struct Running {
 ///
 /// On an error nothing is left bound or locked. Must be called on a multi-threaded Tokio runtime.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_with(config, Inherited::default()).await
+}
+
+/// As [`start`], with sockets that the service manager holds in place of binding them.
+pub async fn start_with(config: Config, mut inherited: Inherited) -> Result<Running, StartError> {
     let lock = StateLock::take(&config.state_dir)?;
     if backup::is_unfinished(&config.state_dir) {
         return Err(StartError::HalfRestored { path: config.state_dir });
@@ -90,12 +94,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let public_keys = keys.iter().map(|key| key.public().to_string()).collect();
     let signer = Signer::new(keys, config.store_dir.clone(), index.clone());
     let nars = nar_cache(&config).await?;
-    let socket = listen::bind(&config.listen.socket, config.listen.mode).await?;
-    let http = match config.listen.http {
-        Some(address) => Some(bind_http(address, &config.state_dir).await?),
-        None => None,
+    let socket = match inherited.socket(&config.listen)? {
+        Some(socket) => socket,
+        None => listen::bind(&config.listen.socket, config.listen.mode).await?,
     };
-    let http_addr = http.as_ref().and_then(|listener| listener.local_addr().ok());
+    let mut http = inherited.http(&config.listen)?;
+    if let (true, Some(address)) = (http.is_empty(), config.listen.http) {
+        http.push(bind_http(address, &config.state_dir).await?);
+    }
+    let http_addr = http.first().and_then(|listener| listener.local_addr().ok());
     let specs = config.stores.iter().map(|store| StoreSpec {
         name: store.name.as_str().into(),
         slots: store.slots,
@@ -153,7 +160,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     working.spawn(report::compose(ci.clone()));
     working.spawn(webhook::run(ci.clone(), hooks.clone()));
     let door = Door::new(ci.clone());
-    if let Some(listener) = http {
+    if !http.is_empty() {
         let cache = nars.map(|nars| Cache::new(core.clone(), nars, public_keys));
         let guard = Guard::new(core.config.listen.http_read, credentials.clone());
         let reading = guard.around(http::router(ci.reader().clone(), cache));
@@ -164,9 +171,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         if let Some(certificate) = certificate.clone() {
             working.spawn(certificate.watch(core.stop.accepting.clone()));
         }
-        core.stop
-            .listeners
-            .spawn(serve_http(listener, router, certificate, core.clone()));
+        let admission = Admission::new(http::places(core.config.limits.connections));
+        for listener in http {
+            let serving = http::serve(
+                listener,
+                router.clone(),
+                admission.clone(),
+                certificate.clone(),
+                core.stop.accepting.clone(),
+            );
+            core.stop.listeners.spawn(cut_off(serving, core.stop.clone()));
+        }
     }
     let looking = core.clone();
     working.spawn(async move {
@@ -305,12 +320,10 @@ fn failed(what: &'static str, error: impl std::error::Error + Send + Sync + 'sta
     }
 }
 
-async fn serve_http(listener: TcpListener, router: Router, certificate: Option<Certificate>, core: Arc<Core>) {
-    let stop = core.stop.clone();
-    let connections = core.config.limits.connections;
-    // Event streams end by themselves never: they are cut off with the other connections.
+/// Event streams end by themselves never: they are cut off with the other connections.
+async fn cut_off(serving: impl Future<Output = ()>, stop: Shutdown) {
     tokio::select! {
-        () = http::serve(listener, router, connections, certificate, stop.accepting.clone()) => {}
+        () = serving => {}
         () = async {
             stop.accepting.cancelled().await;
             tokio::time::sleep(HTTP_GRACE).await;

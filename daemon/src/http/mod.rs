@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::cache::Cache;
 pub(crate) use self::guard::Guard;
 pub(crate) use self::metrics::{StatusWrite, attempt_ended, collected, status_written};
-pub(crate) use self::serve::serve;
+pub(crate) use self::serve::{places, serve};
 pub(crate) use self::show::segment;
 pub(crate) use self::tls::Certificate;
 pub use self::tls::TlsError;

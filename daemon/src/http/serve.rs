@@ -49,7 +49,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Serves until `stop`; at most `connections` at once. Where they run out, one that has not asked anything yet gives way to
+/// Places for so many connections. Many may be behind one address, as behind a proxy: addresses have no limit of their own.
+pub(crate) fn places(connections: usize) -> Places {
+    Places {
+        total: connections,
+        per_user: usize::MAX,
+    }
+}
+
+/// Serves until `stop`; at most as many at once as there are places. Where they run out, one that has not asked anything yet gives way to
 /// the next, first of all one of the address that has the most; if all have asked, the new one is told to come back.
 /// Returns when connections that were open at the stop have ended what they were answering.
 ///
@@ -57,15 +65,10 @@ const FULL: &[u8] =
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    connections: usize,
+    admission: Admission<IpAddr>,
     certificate: Option<Certificate>,
     stop: CancellationToken,
 ) {
-    // Many may be behind one address, as behind a proxy: addresses have no limit of their own.
-    let admission = Admission::new(Places {
-        total: connections,
-        per_user: usize::MAX,
-    });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -290,7 +293,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        let serving = tokio::spawn(serve(listener, router, 2, None, stop.clone()));
+        let serving = tokio::spawn(serve(listener, router, Admission::new(places(2)), None, stop.clone()));
         let mut slow = Vec::new();
         for _ in 0..2 {
             let mut client = TcpStream::connect(address).await.unwrap();
@@ -324,7 +327,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        let serving = tokio::spawn(serve(listener, router, 2, None, stop.clone()));
+        let serving = tokio::spawn(serve(listener, router, Admission::new(places(2)), None, stop.clone()));
         let mut client = TcpStream::connect(address).await.unwrap();
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(4 * BUFFER));
         // It may be closed before all of it was sent.

@@ -3,6 +3,7 @@
 mod accept;
 mod admission;
 mod files;
+mod inherit;
 mod lock;
 mod park;
 pub(crate) mod preamble;
@@ -11,6 +12,7 @@ mod socket;
 pub(crate) use accept::{GRACE, accept};
 pub(crate) use admission::{Admission, Full, Place, Places};
 pub use files::raise_file_limit;
+pub use inherit::{InheritError, Inherited};
 pub(crate) use lock::StateLock;
 pub(crate) use park::Parked;
 pub(crate) use socket::{BoundSocket, bind};

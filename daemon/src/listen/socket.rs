@@ -9,11 +9,22 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::StartError;
 
-/// A bound socket. Dropping it removes the file, if it is still the one that was bound.
+/// A socket that is listened on. Where this daemon bound it, dropping it removes the file, if it is still the one that was
+/// bound; a file of the service manager's stays.
 #[derive(Debug)]
 pub(crate) struct BoundSocket {
     pub(crate) listener: UnixListener,
-    _file: SocketFile,
+    _file: Option<SocketFile>,
+}
+
+impl BoundSocket {
+    /// One that somebody else bound and keeps.
+    pub(super) fn inherited(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        Ok(Self {
+            listener: UnixListener::from_std(listener)?,
+            _file: None,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -69,9 +80,9 @@ pub(crate) async fn bind(path: &Path, mode: u32) -> Result<BoundSocket, StartErr
     std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(fail)?;
     Ok(BoundSocket {
         listener,
-        _file: SocketFile {
+        _file: Some(SocketFile {
             path: path.to_owned(),
             inode: SocketFile::identity(path),
-        },
+        }),
     })
 }
