@@ -1,6 +1,6 @@
 # Every target does its own set-up; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test nix-test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb clean-test-cache
+.PHONY: help demo test nix-test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb deb-test clean-test-cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/%/NAME/' | expand -t 20
@@ -104,6 +104,14 @@ ifneq ($(origin BINARIES),command line)
 	cargo build --quiet --profile $(PROFILE) --workspace --bins
 endif
 	@daemon/debian/build "$(BINARIES)" $(if $(filter dev,$(PROFILE)),--fast)
+
+deb-test: ## the packages are the same when made twice, and install, upgrade and go as they should, in a container
+	@.ci/setup vm
+	@$(MAKE) --no-print-directory deb PROFILE=dev
+	@cd target/debian && sha256sum *.deb >first
+	@$(MAKE) --no-print-directory --silent deb PROFILE=dev >/dev/null
+	@cd target/debian && sha256sum --check --quiet first && rm first
+	@daemon/debian/test "$${NIXCI_TEST_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nixci-test}/machine/nix"
 
 setup: ## what the tests need: packages, cargo-nextest, three versions of Nix, machines
 	@.ci/setup
