@@ -21,7 +21,11 @@ from .log import Log
 DEFAULT_TIMEOUT = 900.0
 # After a command's own time is up its processes are killed and its answer comes.
 GRACE = 60.0
-RETRY_PAUSE = 0.2
+# Between tries, growing: most things come soon, and a try may be costly.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+# What the last lines of a console may lag behind the journal, and where they are looked for.
+SETTLE = 15.0
+CONSOLE_TAIL = 1 << 16
 # A command's output in an error.
 OUTPUT_CHARS = 20_000
 
@@ -30,10 +34,12 @@ def retry(fn: Callable[[bool], bool], timeout: float = DEFAULT_TIMEOUT, timeout_
     """Calls FN until it returns true. It is given whether this is the last call."""
     limit = timeout if timeout_seconds is None else timeout_seconds
     begin = time.monotonic()
+    pause = FIRST_PAUSE
     while time.monotonic() - begin < limit:
         if fn(False):
             return
-        time.sleep(RETRY_PAUSE)
+        time.sleep(pause)
+        pause = min(pause * 1.3, LONGEST_PAUSE)
     if not fn(True):
         raise TimedOut(f"timed out after {time.monotonic() - begin:.1f} s (timeout={limit:g})")
 
@@ -328,6 +334,18 @@ class Machine(ABC):
         return output
 
     # The log.
+
+    def settle_console(self) -> None:
+        """Waits a moment for what the journal has to be on the console."""
+        mark = f"the driver reads the journal, {time.monotonic_ns()}"
+        try:
+            if not self._connected or not self._running():
+                return
+            self._run(f"echo {mark} | systemd-cat --identifier=vm-agent; journalctl --sync", SETTLE)
+            retry(lambda _last: mark.encode() in self.console.read_bytes()[-CONSOLE_TAIL:], SETTLE)
+        except (DriverError, StepFailed, OSError):
+            # It is in no state to do that; what there is has to do.
+            return
 
     def log(self, msg: str) -> None:
         """Writes a line about this machine."""

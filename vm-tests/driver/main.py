@@ -157,7 +157,7 @@ def inside(options: Options) -> int:
     call(["ip", "link", "set", "lo", "up"])
     assert options.outside is not None
     group = cgroup.Group.of_run(options.outside)
-    lane = Nspawn(group) if options.lane == "nspawn" else Qemu(cache() / "qemu", scratch(options.outside))
+    lane = Nspawn(group) if options.lane == "nspawn" else Qemu(cache() / "qemu", RUN, scratch(options.outside))
     images = Images(cache() / "machine", options.packages, RUN / "images")
     log = Log()
     results: list[tuple[str, float, str | None]] = []
@@ -165,7 +165,12 @@ def inside(options: Options) -> int:
         for name in options.stories:
             for _ in range(options.times):
                 begin = time.monotonic()
-                reason = tell(options, name, lane, images, log)
+                log.restart_clock()
+                try:
+                    reason = tell(options, name, lane, images, log)
+                except DriverError as error:
+                    log.line(f"FAILED before the story began: {error}")
+                    reason = str(error).splitlines()[0]
                 results.append((name, time.monotonic() - begin, reason))
                 if reason is not None:
                     break
@@ -178,7 +183,6 @@ def inside(options: Options) -> int:
 
 def tell(options: Options, name: str, lane: Nspawn | Qemu, images: Images, log: Log) -> str | None:
     """Runs one story; why it failed, in one line."""
-    log.restart_clock()
     told = story.load(options.folder, name, cache() / f"nix-{NIX_VERSION}" / "bin", render())
     log.plain(f"==== {name} ({options.lane}): {told.description}")
     logs = target() / "vm-tests" / f"{name}-{options.lane}"

@@ -59,7 +59,6 @@ NETWORK_UNIT = """\
 [Unit]
 Description=Network between the machines of VM tests
 DefaultDependencies=no
-After=systemd-modules-load.service
 Before=sysinit.target network.target network-online.target shutdown.target
 Conflicts=shutdown.target
 
@@ -72,10 +71,11 @@ ExecStart=/usr/local/lib/vm/network {address}/24
 WantedBy=sysinit.target
 """
 
-# Without udev nobody says when the card is there.
+# There is no udev, which would load drivers and say when the card is there. Containers have no modules.
 NETWORK_SCRIPT = """\
 #!/bin/sh
 set -e
+if [ -s /etc/vm-modules ]; then xargs modprobe -a </etc/vm-modules; fi
 tries=100
 while :; do
     for card in /sys/class/net/*; do
@@ -188,6 +188,9 @@ def base(root: Root, spec: Spec, all_machines: list[Spec], channel: str) -> None
     root.unit("vm-network.service", NETWORK_UNIT.format(address=spec.address))
     for unit in MASKED:
         root.mask(unit)
+    # What systemd would make anew after an update of /usr is there.
+    for folder in ("etc", "var"):
+        (root.path / folder / ".updated").touch()
 
 
 def identity(root: Root, spec: Spec, keys: Path) -> None:

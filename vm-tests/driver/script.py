@@ -16,8 +16,10 @@ from .story import Story
 
 # Lines of each machine's journal that are shown when a story fails.
 JOURNAL_LINES = 80
+# What each `su` of a script leaves in the journal.
+NOISE = re.compile(r"(\[ *[0-9.]+\] )?(su\[|systemd-logind\[|systemd\[1\]: (Started )?session-)")
 # Colours, moves of the cursor, and titles.
-ESCAPES = re.compile(r"\x1b\[[0-9;?!]*[A-Za-z]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b[!-/]*[0-~]")
+ESCAPES = re.compile(r"\x1b\[[0-9:;?!]*[A-Za-z]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\x1b[!-/]*[0-~]")
 
 
 def names(machines: list[Machine], log: Log) -> dict[str, Any]:
@@ -75,6 +77,7 @@ def describe(error: BaseException) -> str:
 def show_journals(machines: list[Machine], log: Log) -> None:
     """The end of what all machines wrote, and where the rest is."""
     for machine in machines:
+        machine.settle_console()
         log.plain(f"---- the last {JOURNAL_LINES} lines of {machine.name}; all of them are in {machine.console}")
         for line in tail(machine.console, JOURNAL_LINES):
             log.plain(f"{machine.name}| {line}")
@@ -85,7 +88,7 @@ def tail(file: Path, count: int) -> list[str]:
     """The last lines of a file, without what a terminal would act on."""
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
-            return list(deque(filter(None, map(printable, lines)), count))
+            return list(deque((line for line in map(printable, lines) if line and not NOISE.match(line)), count))
     except OSError as error:
         return [f"(there is no log: {error.strerror})"]
 

@@ -26,7 +26,7 @@ with subtest("files, users and settings of the story"):
 with subtest("units"):
     left.wait_for_unit("ssh.service")
     left.wait_for_open_port(22)
-    left.execute("systemd-run --quiet --unit=broken false")
+    left.execute("systemd-run --quiet --service-type=oneshot --unit=broken false")
     for unit in ("broken.service", "there-is-none.service"):
         try:
             left.wait_for_unit(unit, timeout=60)
