@@ -27,6 +27,8 @@ impl Embedded {
             )),
             StartError::Config(_)
             | StartError::StateDir { .. }
+            | StartError::HalfRestored { .. }
+            | StartError::Inherit(_)
             | StartError::NotASocket { .. }
             | StartError::Bind { .. }
             | StartError::Open { .. }
