@@ -22,14 +22,40 @@ let
   );
   inherit (rendered) toml;
 
-  # What a reload applies; all other keys are read at the start only (daemon/systemd, `systemctl reload`).
-  appliedByReload = [
-    "limits"
-    "oidc"
-    "project"
-    "retention"
-    "token"
-  ];
+  # What the daemon reads at its start only, in the words of `nixci-daemon`'s own list: all but what a reload applies.
+  # A key that is new needs a restart until it is named here.
+  atStart =
+    removeAttrs toml [
+      "forge"
+      "oidc"
+      "project"
+      "retention"
+      "token"
+    ]
+    // {
+      listen = removeAttrs toml.listen [
+        "allowed_users"
+        "http_read"
+        "trusted_users"
+        "url"
+      ];
+      limits = lib.filterAttrs (
+        name: _:
+        lib.elem name [
+          "known_infos"
+          "known_paths"
+          "known_time"
+          "webhook_bytes"
+        ]
+      ) (toml.limits or { });
+      store = map (
+        store:
+        removeAttrs store [
+          "cores"
+          "slots"
+        ]
+      ) (toml.store or [ ]);
+    };
 
   written = (pkgs.formats.toml { }).generate "nixci.toml" toml;
 
@@ -100,10 +126,10 @@ in
           (lib.concatStringsSep " " ([ program ] ++ rendered.arguments))
         ];
       };
-      # A restart cuts off uploads and waits for nothing else: the queue goes on and the sockets stay. So whatever a
-      # reload can apply is reloaded, and the rest is restarted.
-      reloadTriggers = [ (builtins.toJSON (lib.getAttrs (lib.filter (table: toml ? ${table}) appliedByReload) toml)) ];
-      restartTriggers = [ (builtins.toJSON (removeAttrs toml appliedByReload)) ];
+      # A restart cuts off uploads; the queue goes on after it and the sockets stay. So what a reload applies is reloaded,
+      # and the rest is restarted, as are credentials, which are lines of the unit.
+      reloadTriggers = [ (builtins.toJSON toml) ];
+      restartTriggers = [ (builtins.toJSON atStart) ];
       stopIfChanged = false;
     };
 

@@ -79,6 +79,7 @@ let
         );
     };
 
+    documentation.enable = false;
     environment.systemPackages = map (name: pkgs.${name}) (machine.tools or [ ]);
 
     virtualisation = {
