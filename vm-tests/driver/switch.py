@@ -58,11 +58,16 @@ class Switch:
                     self._flush(port)
 
     def _accept(self) -> None:
-        peer, _ = self._listener.accept()
-        peer.setblocking(False)
-        port = Port(peer)
-        self._ports.add(port)
-        self._events.register(peer, selectors.EVENT_READ, port)
+        # All who wait: a machine that is plugged in sees what is sent from then on.
+        while True:
+            try:
+                peer, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            peer.setblocking(False)
+            port = Port(peer)
+            self._ports.add(port)
+            self._events.register(peer, selectors.EVENT_READ, port)
 
     def _remove(self, port: Port) -> None:
         self._events.unregister(port.peer)

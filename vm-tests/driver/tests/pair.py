@@ -42,10 +42,10 @@ with subtest("they find each other by name"):
 
 with subtest("a cable that is out"):
     right.block()
-    left.fail("timeout 3 ssh -o ConnectTimeout=2 right true")
+    left.fail("timeout 60 ssh -o ConnectTimeout=2 right true")
     right.succeed("true")
     right.unblock()
-    left.wait_until_succeeds("timeout 5 ssh right true", timeout=60)
+    left.wait_until_succeeds("timeout 60 ssh right true", timeout=300)
 
 with subtest("a sandboxed build"):
     out = left.succeed("su - alice -c 'nix-build --no-out-link /etc/built.nix'").strip()
@@ -53,13 +53,12 @@ with subtest("a sandboxed build"):
 
 with subtest("power that goes keeps the disk, and so does an orderly reboot"):
     left.succeed("echo kept > /srv/kept; sync")
-    booted = left.succeed("cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/uptime")
     left.crash()
     left.start()
     assert left.succeed("cat /srv/kept") == "kept\n"
     left.reboot()
     assert left.succeed("cat /srv/kept") == "kept\n"
     left.wait_for_open_port(22)
-    right.wait_until_succeeds("timeout 5 ssh left true", timeout=60)
+    right.wait_until_succeeds("timeout 60 ssh left true", timeout=300)
     left.shutdown()
-    right.fail("timeout 3 ssh -o ConnectTimeout=2 left true")
+    right.fail("timeout 60 ssh -o ConnectTimeout=2 left true")
