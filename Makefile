@@ -9,13 +9,18 @@ demo: ## submit a small flake to a daemon and watch the verdict come (KEEP=1 lea
 	@.ci/setup demo
 	@examples/demo/run
 
-test: setup ## everything that must hold: format, lints, build, tests, doc tests
+test: setup ## everything that must hold: format, lints, build, tests, stories in machines, doc tests
 	cargo fmt --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo build --quiet --workspace
 	NIXCI_LOG=$${NIXCI_LOG:-debug} cargo nextest run --workspace
 	nixos-module/tests/run
 	.ci/no-secrets target/nextest/default/junit.xml
+	@$(MAKE) --no-print-directory deb PROFILE=dev
+	python3 -B -m unittest discover -s vm-tests/driver/tests -t vm-tests
+	vm-tests/run
+	VM=qemu vm-tests/run local-store
+	.ci/no-secrets $${CARGO_TARGET_DIR:-target}/vm-tests/*/*.log
 	cargo test --quiet --doc --workspace
 
 vm-test: ## the stories of vm-tests in machines (STORY="NAME…"; VM=nspawn, or VM=qemu for true virtual machines)
