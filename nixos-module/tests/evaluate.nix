@@ -146,6 +146,7 @@ let
     ++ says "the socket of `guarded`" (units guarded "nixci-daemon.socket") "ListenStream=\nListenStream=/run/ci/socket\n"
     ++ says "the socket of `guarded`" (units guarded "nixci-daemon.socket") "SocketMode=0660\n"
     ++ says "the port of `guarded`" (units guarded "nixci-daemon-http.socket") "ListenStream=\nListenStream=[::]:8481\n"
+    ++ says "what makes the configuration" guarded.config.environment.etc."nixci/nixci.toml".source.buildCommand "/bin/nixci-daemon check-config /nix/store/"
     ++ is "whether the port of `open` is another" (lib.hasInfix "ListenStream" (units open "nixci-daemon-http.socket")) false
     ++ is "whether the service of `open` is started otherwise" (lib.hasInfix "ExecStart" (units open "nixci-daemon.service")) false
     ++ is "open ports of `guarded`" guarded.config.networking.firewall.allowedTCPPorts [ 22 8481 ]

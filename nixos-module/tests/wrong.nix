@@ -161,4 +161,13 @@ in
   (entry { substituter = { enable = true; publicKey = "ci"; }; } "public key of Nix such as")
   (entry { store.enable = true; listen.writes = "spool"; } "set it to \"through\"")
   { client.to = "ci.example.org"; values = { }; told = "address of a daemon"; }
+
+  # What other options of the host say.
+  (entry (ssh { key = "ssh-ed25519 AAAA"; }) "add \"nixci\" to services.openssh.settings.AllowUsers" // { host.services.openssh = { enable = true; settings.AllowUsers = [ "alice" ]; }; })
+  (entry { } "add \"nixci\" to nix.settings.allowed-users" // { host.nix.settings.allowed-users = [ "@wheel" ]; })
+  (entry { nginx = { enable = true; host = "ci.example.org"; }; listen.url = "ci"; } "address such as")
+  (entry { keys.secretKeyFiles = [ "/k" ]; substituter = { enable = true; publicKey = "a:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="; }; listen.httpRead = "token"; } "with a netrc-file instead")
+  (entry { keys.secretKeyFiles = [ "/k" ]; substituter = { enable = true; publicKey = "a:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="; }; cache.serve = false; } "services.nixci.cache.serve is false")
+  (entry { keys.secretKeyFiles = [ "/k" ]; substituter = { enable = true; publicKey = "a:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="; }; listen.http = null; } "services.nixci.listen.http is null")
+  (entry { keys.secretKeyFiles = [ "/k" ]; substituter = { enable = true; publicKey = "a:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="; }; listen = { tlsCertificateFile = "/c"; tlsKeyFile = "/k"; }; } "the certificate is not one of 127.0.0.1:8480")
 ]
