@@ -116,6 +116,17 @@ let
     !lib.any (value: (asText value).text != (option.default or { text = null; }).text) (given option)
   ) options;
 
+  # What an option gives as an example, it takes.
+  all =
+    option:
+    [ option ]
+    ++ lib.concatMap all (
+      lib.collect lib.isOption (removeAttrs (option.type.getSubOptions option.loc) [ "_module" ])
+    );
+  refusing = lib.filter (
+    option: option ? example && option.example._type or null == null && !option.type.check option.example
+  ) (lib.concatMap all (lib.collect lib.isOption systems.open.options.services.nixci));
+
   # What other modules are told, as far as it is ours: store paths differ with every nixpkgs.
   units = system: name: system.config.systemd.units.${name}.text;
   inherit (systems) guarded open;
@@ -170,6 +181,7 @@ in
     unmet
     ++ differing
     ++ map (option: "${option.name} has its default in all configurations of all.nix") untouched
+    ++ map (option: "${lib.showOption option.loc} refuses its example") refusing
     ++ unexpected;
 
   inherit evaluated;
