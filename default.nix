@@ -46,6 +46,7 @@ rec {
   # `nix run .#demo`: what `make demo` shows, with what Nix has built.
   demo = pkgs.writeShellApplication {
     name = "nixci-demo";
+    meta.description = "Submit a small flake to a daemon and watch the verdict come";
     runtimeInputs = [
       nixci
       nixci-daemon
