@@ -25,6 +25,11 @@ def mounts() -> list[tuple[str, Path]]:
     return found
 
 
+def available() -> bool:
+    """Whether there is a tree of version 2."""
+    return any(kind == "cgroup2" for kind, _ in mounts())
+
+
 def unified() -> Path:
     """The group this process is in, in the tree of version 2."""
     trees = [path for kind, path in mounts() if kind == "cgroup2"]

@@ -11,6 +11,7 @@ import shlex
 import tarfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Callable
 
@@ -49,6 +50,8 @@ class Machine(ABC):
 
     # How long a boot may take.
     boot_timeout = DEFAULT_TIMEOUT
+    # Times that scripts give are for machines at full speed; an emulated one gets so many times as much.
+    patience = 1.0
 
     def __init__(self, name: str, log: Log, folder: Path, logs: Path) -> None:
         self.name = name
@@ -175,7 +178,7 @@ class Machine(ABC):
         """Status and standard output; what it wrote on standard error goes to the log when it failed."""
         self.connect()
         assert self._channel is not None
-        limit = DEFAULT_TIMEOUT if timeout is None else timeout
+        limit = DEFAULT_TIMEOUT if timeout is None else timeout * self.patience
         try:
             status, output, errors = self._channel.run(command, limit, GRACE)
         except Gone as error:
@@ -313,7 +316,7 @@ class Machine(ABC):
 
     def _wait(self, check: Callable[[bool], bool], timeout: float, what: str) -> None:
         try:
-            retry(check, timeout)
+            retry(check, timeout * self.patience)
         except TimedOut as error:
             raise StepFailed(f"{self.name}: {what}: {error}") from None
 
@@ -356,7 +359,7 @@ class Machine(ABC):
         """Writes a line about this machine."""
         self._log.line(f"{self.name}: {msg}")
 
-    def _step(self, text: str):  # type: ignore[no-untyped-def]
+    def _step(self, text: str) -> AbstractContextManager[None]:
         return self._log.step(f"{self.name}: {text}")
 
     def _tell(self, output: str) -> None:

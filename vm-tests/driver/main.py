@@ -35,6 +35,8 @@ NIX_VERSION = "2.34.8"
 RUN = Path("/run")
 PR_SET_PDEATHSIG = 1
 LANES = ("nspawn", "qemu")
+# What root needs of the environment of who asks for it.
+KEPT = ("HOME", "PATH", "VM", "CARGO_TARGET_DIR", "NIXCI_TEST_CACHE", "XDG_CACHE_HOME")
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,19 @@ def render() -> Path:
 def outside(arguments: Sequence[str]) -> int:
     """Starts the run in namespaces, and cleans up what outlives them."""
     if os.geteuid() != 0:
-        raise DriverError("machines need root: sudo -E vm-tests/run …, or run it in a container with --privileged")
+        if shutil.which("sudo") is None:
+            raise DriverError("machines need root: run this as root, or install sudo")
+        # With this user's cache, where .ci/setup has put the roots.
+        kept = [f"{name}={os.environ[name]}" for name in KEPT if name in os.environ]
+        os.execvp("sudo", ["sudo", "--", "env", *kept, sys.executable, "-u", str(ROOT / "vm-tests" / "run"), *arguments])
     remove_stale()
+    namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--"]
+    try:
+        call([*namespaces, "true"])
+    except DriverError as error:
+        raise DriverError(f"machines need namespaces, in a container --privileged or CAP_SYS_ADMIN without a seccomp profile: {error}") from error
     command = [
-        "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--",
+        *namespaces,
         sys.executable, "-u", str(ROOT / "vm-tests" / "run"), "--inside", str(os.getpid()), *arguments,
     ]  # fmt: skip
     parent = os.getpid()
@@ -114,9 +125,11 @@ def outside(arguments: Sequence[str]) -> int:
     try:
         code = process.wait()
     finally:
-        cgroup.Group.of_run(os.getpid()).kill()
-        cgroup.Group.of_run(os.getpid()).remove()
         shutil.rmtree(scratch(os.getpid()), ignore_errors=True)
+        if cgroup.available():
+            group = cgroup.Group.of_run(os.getpid())
+            group.kill()
+            group.remove()
     return code if code >= 0 else 128 - code
 
 
@@ -137,11 +150,8 @@ def remove_stale() -> None:
     for folder in (target() / "vm-tests").glob("scratch-*"):
         if not Path(f"/proc/{folder.name.removeprefix('scratch-')}").exists():
             shutil.rmtree(folder, ignore_errors=True)
-    try:
+    if cgroup.available():
         cgroup.remove_stale()
-    except DriverError:
-        # There are none, or they are somebody else's; whether they are needed is seen later.
-        return
 
 
 def interrupt(*_: object) -> None:
@@ -156,8 +166,11 @@ def inside(options: Options) -> int:
     call(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(RUN)])
     call(["ip", "link", "set", "lo", "up"])
     assert options.outside is not None
-    group = cgroup.Group.of_run(options.outside)
-    lane = Nspawn(group) if options.lane == "nspawn" else Qemu(cache() / "qemu", RUN, scratch(options.outside))
+    lane: Nspawn | Qemu
+    if options.lane == "nspawn":
+        lane = Nspawn(cgroup.Group.of_run(options.outside))
+    else:
+        lane = Qemu(cache() / "qemu", RUN, scratch(options.outside))
     images = Images(cache() / "machine", options.packages, RUN / "images")
     log = Log()
     results: list[tuple[str, float, str | None]] = []

@@ -77,6 +77,7 @@ class Nspawn:
 
     def __init__(self, group: Group) -> None:
         self._group = group
+        group.make()
         call(["systemd-nspawn", "--version"])
         # Where /sys may be written, systemd-nspawn asks udev about network cards, which knows none of this namespace.
         call(["mount", "-o", "remount,bind,ro", "/sys"])

@@ -33,6 +33,8 @@ QMP_SECONDS = 30.0
 class VirtualMachine(Machine):
     """A machine of QEMU."""
 
+    patience = 5.0
+
     def __init__(self, spec: Spec, log: Log, folder: Path, logs: Path, disk: Path, qemu: Path, switch: Path) -> None:
         super().__init__(spec.name, log, folder, logs)
         self._spec = spec
