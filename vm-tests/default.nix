@@ -10,7 +10,8 @@
 let
   inherit (pkgs) lib;
 
-  # A story is a file with a script of the same name beside it.
+  # A story is a file with a script of the same name beside it. One with a `bare` machine is about how Debian gets Nix and
+  # nixci; a NixOS machine has both.
   names = lib.filter (name: builtins.pathExists (./. + "/${name}.py")) (
     map (lib.removeSuffix ".nix") (
       lib.filter (lib.hasSuffix ".nix") (lib.attrNames (builtins.readDir ./.))
@@ -89,10 +90,14 @@ let
     };
   };
 
+  storyOf = name: import (./. + "/${name}.nix");
+  isForNixos =
+    name: !lib.any (machine: machine.bare or false) (lib.attrValues (storyOf name).machines);
+
   testOf =
     name:
     let
-      story = import (./. + "/${name}.nix");
+      story = storyOf name;
     in
     pkgs.testers.runNixOSTest {
       name = "nixci-${name}";
