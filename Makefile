@@ -78,7 +78,7 @@ LIB = $(DESTDIR)$(PREFIX)/lib
 install: install-cli install-daemon ## what is built, with units, man pages and completions (PREFIX=/usr/local, DESTDIR=)
 	@[ -n "$(DESTDIR)" ] || echo "now: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now nixci-daemon.socket nixci-daemon-http.socket nixci-daemon"
 
-# A program with what it says about itself: $(call install-program,NAME).
+# A program with what it says about itself, as far as it has the commands for that: $(call install-program,NAME).
 define install-program
 	@[ -x "$(BINARIES)/$(1)" ] || { echo "there is no $(BINARIES)/$(1): run cargo build --release first, or say BINARIES=FOLDER" >&2; exit 2; }
 	install -D -m 755 "$(BINARIES)/$(1)" "$(DESTDIR)$(BINDIR)/$(1)"
