@@ -22,7 +22,7 @@ from .switch import Switch
 PORT = "vm-agent"
 CARD = "card"
 # Room for what a story writes; only what is written takes space here.
-DISK = "4G"
+DISK = "16G"
 # The kernel has drivers of the disk and the port built in. What it needs beyond, in the order of need.
 MODULES = ("failover", "net_failover", "virtio_net", "virtio-rng")
 # Where this run's folders are for QEMU, which runs in a root of its own.
@@ -126,7 +126,7 @@ class Qemu:
         self._install_modules(root)
         disk = self._disks / f"{spec.name}.ext4"
         disk.unlink(missing_ok=True)
-        call(["mke2fs", "-q", "-t", "ext4", "-m", "0", "-J", "size=16", "-d", str(root), str(disk), DISK])
+        call(["mke2fs", "-q", "-t", "ext4", "-m", "0", "-N", "200000", "-J", "size=16", "-d", str(root), str(disk), DISK])
         return VirtualMachine(spec, log, folder, logs, disk, self._root, self._switch.path)
 
     def _install_modules(self, root: Path) -> None:
