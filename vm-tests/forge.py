@@ -42,7 +42,7 @@ with subtest("the doctor knows the forge, by the secrets that systemd handed ove
 
 with subtest("a commit shows its verdict, a line for each job, and no state twice"):
     submit("checks", FIRST)
-    ci.wait_until_succeeds("nixci status latest > /dev/null; test $? = 1", timeout=60)
+    ci.wait_until_succeeds("code=0; nixci status latest || code=$?; test $code = 1", timeout=60)
     reported(FIRST)
     contexts = told(FIRST)
     assert contexts["nixci"][-1] == "failure", contexts

@@ -1,8 +1,9 @@
 import json
+import shlex
 
 
 def alice(command):
-    return f"su - alice -c {json.dumps(command)}"
+    return f"su - alice -c {shlex.quote(command)}"
 
 
 SUBMIT = "nixci submit --project demo"
@@ -24,7 +25,7 @@ with subtest("a user submits and leaves; the verdict is there later, with its ro
     ci.succeed(alice("mkdir checks && cp /etc/checks/flake.nix checks/flake.nix && echo one > checks/salt"))
     ci.succeed(alice(f"{SUBMIT} path:/home/alice/checks#checks.$(uname -m)-linux"))
     # 1 is the exit code of a verdict with failures, 3 of one that is not there yet.
-    ci.wait_until_succeeds(alice("nixci status latest > /dev/null; test $? = 1"), timeout=60)
+    ci.wait_until_succeeds(alice("code=0; nixci status latest || code=$?; test $code = 1"), timeout=60)
     status = json.loads(ci.execute(alice("nixci status latest --json"))[1])
     counts = status["summary"]["counts"]
     assert status["summary"]["state"] == "done", status

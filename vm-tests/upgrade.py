@@ -21,6 +21,8 @@ with subtest("the machine has the state of the previous version"):
 
 with subtest("it is migrated at the start"):
     ci.succeed("systemctl start nixci-daemon.socket nixci-daemon-http.socket nixci-daemon.service")
+    # What is written is in the file itself at the latest when the daemon has stopped.
+    ci.succeed("systemctl stop nixci-daemon.service")
     assert version() > before
 
 with subtest("what was recorded is there: verdict, root cause, log"):

@@ -29,7 +29,7 @@ impl State {
                         since: 0,
                         stop: None,
                     };
-                    store.running += 1;
+                    store.takes(now);
                     self.running.insert((id, drv));
                     self.actions.push(Action::Build { drv, store: id });
                 }
@@ -60,7 +60,7 @@ impl State {
         let Some(store) = self.stores.get_mut(usize::from(key.0.0)) else {
             return;
         };
-        store.running = store.running.saturating_sub(1);
+        store.leaves();
         self.running.remove(&key);
         match end {
             End::Succeeded(how) => {

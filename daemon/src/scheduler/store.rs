@@ -39,6 +39,9 @@ pub struct StoreLoad {
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two tries at a store that does not answer.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// How long the one build runs that is tried after a pause, until all slots are open again. A build that a broken store
+/// does not take breaks off sooner; one that takes hours must not hold up all others.
+pub(super) const PROBE_TIME: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -47,6 +50,8 @@ pub(super) struct Store {
     /// Failures since it last answered.
     failures: u32,
     down: Option<Down>,
+    /// From when on something is tried after a pause.
+    probe: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -62,6 +67,7 @@ impl Store {
             running: 0,
             failures: 0,
             down: None,
+            probe: None,
         }
     }
 
@@ -73,7 +79,7 @@ impl Store {
     }
 
     /// Whether it may be asked for something now. A store that was down may be asked for one thing, as
-    /// a probe, until it has answered.
+    /// a probe, until it has answered or has been at it for [`PROBE_TIME`].
     pub(super) fn is_open(&self, now: Instant) -> bool {
         self.down.as_ref().is_none_or(|d| d.until <= now)
     }
@@ -82,13 +88,31 @@ impl Store {
         if !self.is_open(now) {
             return 0;
         }
-        let slots = if self.failures > 0 { 1 } else { self.spec.slots };
+        let is_tried = self.failures == 0 || self.probe.is_some_and(|since| now >= since + PROBE_TIME);
+        let slots = if is_tried { self.spec.slots } else { 1 };
         slots.saturating_sub(self.running)
+    }
+
+    /// A build takes a slot.
+    pub(super) fn takes(&mut self, now: Instant) {
+        self.running += 1;
+        if self.failures > 0 {
+            self.probe.get_or_insert(now);
+        }
+    }
+
+    /// A build leaves its slot, however it ended.
+    pub(super) fn leaves(&mut self) {
+        self.running = self.running.saturating_sub(1);
+        if self.running == 0 {
+            self.probe = None;
+        }
     }
 
     pub(super) fn answered(&mut self) {
         self.failures = 0;
         self.down = None;
+        self.probe = None;
     }
 
     /// Leaves the store alone for a while. Failures that arrive during the pause, of attempts that were
@@ -103,12 +127,16 @@ impl Store {
                 until: now + pause,
                 reason: reason.into(),
             });
+            // What runs on is as good as something new: if it has not broken off by then, all slots are open again.
+            self.probe = (self.running > 0).then_some(now + pause);
         }
     }
 
-    /// When a pause ends that has not ended yet.
+    /// When a pause or a probe ends that has not ended yet.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        self.down.as_ref().map(|d| d.until).filter(|until| *until > now)
+        let pause = self.down.as_ref().map(|d| d.until);
+        let probe = self.probe.map(|since| since + PROBE_TIME);
+        pause.into_iter().chain(probe).filter(|at| *at > now).min()
     }
 
     pub(super) fn down_reason(&self) -> Option<Arc<str>> {

@@ -7,6 +7,7 @@ use nixci_protocol::nixci::outcome::{FailureClass, Success};
 use nixci_store::index::DrvId;
 use proptest::prelude::*;
 
+use super::store::{FIRST_PAUSE, PROBE_TIME};
 use super::*;
 
 const S: StoreId = StoreId(0);
@@ -269,6 +270,27 @@ fn a_store_that_does_not_answer_is_left_alone_and_then_probed_with_one_build() {
         .find(|d| matches!(b.live(*d), Some(LiveState::Building { .. })))
         .unwrap();
     assert_eq!(builds(&b.end(running, built())).len(), 2);
+}
+
+#[test]
+fn a_probe_that_goes_on_does_not_hold_up_the_others() {
+    let mut b = Bench::new(4);
+    b.submit(E1, 1, &[1, 2, 3]);
+    b.plan(E1, &[1, 2, 3], vec![build(1, &[]), build(2, &[]), build(3, &[])], &[]);
+    for drv in 1..=3 {
+        b.end(drv, End::Failed(FailureClass::Store));
+    }
+    b.now = b.state.wake_at(b.now).unwrap();
+    let probe = builds(&b.step(Event::Woken));
+    assert_eq!(probe.len(), 1);
+    let tried = b.now + PROBE_TIME;
+    assert_eq!(b.state.wake_at(b.now), Some(tried));
+    b.now = tried;
+    assert_eq!(builds(&b.step(Event::Woken)).len(), 2, "it has not broken off");
+    assert_eq!(b.state.wake_at(b.now), None);
+    // It was no answer: the next pause is longer than the first.
+    b.end(probe[0], End::Failed(FailureClass::Store));
+    assert_eq!(b.state.wake_at(b.now), Some(b.now + FIRST_PAUSE * 2));
 }
 
 #[test]
