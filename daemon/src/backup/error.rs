@@ -18,6 +18,19 @@ pub enum BackupError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody else's daemon.
+    #[error(
+        "the state folder {path} belongs to user {owner}, and this is user {own}; run this as that user or root, as files of another would stop the daemon",
+        path = .path.display()
+    )]
+    NotOwner {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        own: u32,
+    },
     /// A restore was cut off.
     #[error("a restore into {path} was cut off; run it again first", path = .path.display())]
     HalfRestored {

@@ -1,5 +1,6 @@
 //! Taking a backup.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,16 @@ pub fn backup(config: &Config, to: &Path, on_wait: impl FnOnce()) -> Result<Back
         path: state.clone(),
         source,
     };
-    std::fs::metadata(state.join(INDEX)).map_err(no_state)?;
+    let about = std::fs::metadata(state.join(INDEX)).map_err(no_state)?;
+    let own = rustix::process::geteuid();
+    // What SQLite makes beside a database is its owner's where root makes it.
+    if !own.is_root() && own.as_raw() != about.uid() {
+        return Err(BackupError::NotOwner {
+            path: state.clone(),
+            owner: about.uid(),
+            own: own.as_raw(),
+        });
+    }
     if is_unfinished(state) {
         return Err(BackupError::HalfRestored { path: state.clone() });
     }

@@ -23,6 +23,7 @@ mod plans;
 mod prune;
 mod recorded;
 mod schema;
+mod snapshot;
 mod statuses;
 mod tokens;
 mod writing;
