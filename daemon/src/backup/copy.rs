@@ -99,7 +99,7 @@ impl Copier {
         syncfs(&self.folder).map_err(|error| BackupError::File {
             doing: "write",
             path: "the files to disk".into(),
-            source: error.into(),
+            cause: error.into(),
         })?;
         (self.bytes, self.files) = (0, 0);
         Ok(())

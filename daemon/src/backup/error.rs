@@ -11,12 +11,12 @@ use crate::error::StartError;
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// There is no state folder.
-    #[error("there is no state of a daemon in {path}: {source}; name its configuration with --config", path = .path.display())]
+    #[error("there is no state of a daemon in {path}: {cause}; name its configuration with --config", path = .path.display())]
     NoState {
         /// Where it would be.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Somebody else's daemon.
     #[error(
@@ -80,14 +80,14 @@ pub enum BackupError {
         path: PathBuf,
     },
     /// A file cannot be read or written.
-    #[error("failed to {doing} {path}: {source}", path = .path.display())]
+    #[error("failed to {doing} {path}: {cause}", path = .path.display())]
     File {
         /// What was being done.
         doing: &'static str,
         /// With what.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A database cannot be copied, or is damaged.
     #[error(transparent)]
@@ -151,9 +151,9 @@ pub enum BackupError {
 impl BackupError {
     pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| match source.kind() {
+        move |cause| match cause.kind() {
             io::ErrorKind::StorageFull => Self::Full { path },
-            _ => Self::File { doing, path, source },
+            _ => Self::File { doing, path, cause },
         }
     }
 }

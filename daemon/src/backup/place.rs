@@ -38,9 +38,9 @@ impl Place {
         let looking = || BackupError::file("look into", parent);
         let parent = parent.canonicalize().map_err(looking())?;
         let to = parent.join(name);
-        let state = state_dir.canonicalize().map_err(|source| BackupError::NoState {
+        let state = state_dir.canonicalize().map_err(|cause| BackupError::NoState {
             path: state_dir.to_owned(),
-            source,
+            cause,
         })?;
         if to.starts_with(&state) {
             return Err(BackupError::Inside { path: to, state });

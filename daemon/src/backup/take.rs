@@ -33,9 +33,9 @@ pub struct Backup {
 /// as, or root.
 pub fn backup(config: &Config, to: &Path, on_wait: impl FnOnce()) -> Result<Backup, BackupError> {
     let state = &config.state_dir;
-    let no_state = |source| BackupError::NoState {
+    let no_state = |cause| BackupError::NoState {
         path: state.clone(),
-        source,
+        cause,
     };
     let about = std::fs::metadata(state.join(INDEX)).map_err(no_state)?;
     let own = rustix::process::geteuid();
