@@ -107,10 +107,5 @@ let
       skipTypeCheck = true;
       skipLint = true;
     };
-
-  # What machines without Nix and nixci are for is Debian's packages.
-  isOfNixOS =
-    name:
-    !lib.any (machine: machine.bare or false) (lib.attrValues (import (./. + "/${name}.nix")).machines);
 in
-lib.genAttrs (lib.filter isOfNixOS names) testOf
+lib.genAttrs names testOf
