@@ -11,7 +11,7 @@ def prepare(machine):
 
 def wait_at_gates(machine):
     for gate in GATES:
-        machine.wait_until_succeeds(f"pgrep -fa 'read -r word < /gates/{gate}'", timeout=60)
+        machine.wait_until_succeeds(f"pgrep -fa '[r]ead -r word < /gates/{gate}'", timeout=60)
 
 
 start_all()

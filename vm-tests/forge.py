@@ -69,7 +69,7 @@ with subtest("a forge that cannot be reached is told later"):
 
 with subtest("a pull request that closes stops what only it wanted"):
     submit("gated", THIRD, "--pull-request 7")
-    ci.wait_until_succeeds("pgrep -fa 'read -r word < /gates/first'", timeout=60)
+    ci.wait_until_succeeds("pgrep -fa '[r]ead -r word < /gates/first'", timeout=60)
     closed = {
         "action": "closed",
         "number": 7,
@@ -84,7 +84,7 @@ with subtest("a pull request that closes stops what only it wanted"):
         "repository": {"id": 1, "full_name": "acme/widgets"},
     }
     assert forge.succeed(f"python3 /etc/forge.py pull_request '{json.dumps(closed)}'").startswith("2")
-    ci.wait_until_fails("pgrep -fa 'read -r word < /gates/'", timeout=60)
+    ci.wait_until_fails("pgrep -fa '[r]ead -r word < /gates/'", timeout=60)
     ci.wait_until_succeeds("nixci status latest --json | grep -q '\"cancelled\"'", timeout=60)
 
 with subtest("a delivery with a wrong signature does nothing"):

@@ -11,7 +11,7 @@ def summary():
 def wait_at_gates():
     for gate in GATES:
         ci.wait_until_succeeds(f"nixci log gated.{SYSTEM}.{gate} | grep -q 'is at its gate'", timeout=60)
-        ci.wait_until_succeeds(f"pgrep -fa 'read -r word < /gates/{gate}'", timeout=60)
+        ci.wait_until_succeeds(f"pgrep -fa '[r]ead -r word < /gates/{gate}'", timeout=60)
 
 
 def open_gate(gate):
@@ -23,7 +23,7 @@ def main_pid():
     return ci.succeed("systemctl show -P MainPID nixci-daemon.service").strip()
 
 
-start_all()
+ci.start(allow_reboot=True)
 ci.wait_for_unit("nixci-daemon.socket")
 ci.succeed("mkdir -p /var/lib/gates && mkfifo -m 666 /var/lib/gates/first /var/lib/gates/second && chmod 755 /var/lib/gates")
 ci.succeed("mkdir -p /srv/checks && cp /etc/checks/flake.nix /srv/checks/ && echo one > /srv/checks/salt")
@@ -46,10 +46,10 @@ with subtest("what was finished meanwhile is not built again"):
 
 with subtest("the machine loses its power and boots again"):
     ci.crash()
-    ci.start()
+    ci.start(allow_reboot=True)
     ci.wait_for_unit("nixci-daemon.service")
-    ci.wait_until_succeeds("pgrep -fa 'read -r word < /gates/second'", timeout=60)
-    ci.fail("pgrep -fa 'read -r word < /gates/first'")
+    ci.wait_until_succeeds("pgrep -fa '[r]ead -r word < /gates/second'", timeout=60)
+    ci.fail("pgrep -fa '[r]ead -r word < /gates/first'")
     open_gate("second")
     # 0 is the exit code of a verdict without failures.
     ci.wait_until_succeeds("nixci status latest", timeout=60)

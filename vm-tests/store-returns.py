@@ -10,7 +10,7 @@ def make_gates():
 
 def wait_at_gates():
     for gate in GATES:
-        builder.wait_until_succeeds(f"pgrep -fa 'read -r word < /gates/{gate}'", timeout=120)
+        builder.wait_until_succeeds(f"pgrep -fa '[r]ead -r word < /gates/{gate}'", timeout=120)
 
 
 def open_gates():

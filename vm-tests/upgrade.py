@@ -37,7 +37,7 @@ with subtest("what was recorded is there: verdict, root cause, log"):
 
 with subtest("what was not finished is built"):
     for gate in ("first", "second"):
-        ci.wait_until_succeeds(f"pgrep -fa 'read -r word < /gates/{gate}'", timeout=60)
+        ci.wait_until_succeeds(f"pgrep -fa '[r]ead -r word < /gates/{gate}'", timeout=60)
         ci.succeed(f"timeout 60 sh -c 'echo open > /var/lib/gates/{gate}'")
     ci.wait_until_succeeds("nixci status 2", timeout=60)
 
