@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::error::CiError;
 use crate::principal::Principal;
 use crate::read::{Reader, Sources, StoreName};
+use crate::settings::Pages;
 use crate::submit::Attending;
 use crate::{allow, collect, forge, logs, steer, submit, watch};
 
@@ -53,7 +54,7 @@ impl Ci {
             spool: core.spool.clone(),
             scheduler: core.scheduler.clone(),
             store_dir: core.config.store_dir.clone(),
-            pages: core.pages.clone(),
+            pages: Pages::of(core.live.clone()),
             stores: core
                 .stores
                 .iter()
@@ -80,7 +81,7 @@ impl Ci {
         Info {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             store_dir: self.core.config.store_dir.to_string(),
-            pages: self.core.pages.clone(),
+            pages: self.core.settings().pages.as_deref().map(str::to_owned),
             principal: who.name().to_owned(),
             trusted: who.is_trusted(),
         }

@@ -33,17 +33,28 @@ const ATTEMPTS_AT_ONCE: usize = 4_096;
 
 /// Collects at the configured times, until the daemon stops.
 pub(crate) async fn now_and_then(core: Arc<Core>) {
-    let Some(every) = core.config.retention.collect else {
-        return;
-    };
     let stop = core.stop.accepting.clone();
-    let mut wait = sooner(every).min(FIRST);
-    while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
-        wait = sooner(every);
+    let mut changes = core.live.changes();
+    let mut every = core.settings().config.retention.collect;
+    let mut until = every.map(|every| tokio::time::Instant::now() + sooner(every).min(FIRST));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = changes.changed() => {
+                let now = changes.borrow_and_update().config.retention.collect;
+                if now != every {
+                    every = now;
+                    until = every.map(|every| tokio::time::Instant::now() + sooner(every));
+                }
+                continue;
+            }
+            () = sleep_until(until) => {}
+        }
+        until = every.map(|every| tokio::time::Instant::now() + sooner(every));
         match stop.run_until_cancelled(collect(&core, false)).await {
             None | Some(Ok(_)) => {}
             Some(Err(error @ CiError::Conflict(_))) => {
-                wait = wait.min(AFTER_BACKUP);
+                until = until.map(|until| until.min(tokio::time::Instant::now() + AFTER_BACKUP));
                 info!("{error}; it is tried again");
             }
             Some(Err(error)) => warn!(
@@ -51,6 +62,13 @@ pub(crate) async fn now_and_then(core: Arc<Core>) {
                 told(&error)
             ),
         }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -65,7 +83,8 @@ fn sooner(every: Duration) -> Duration {
 pub(crate) async fn collect(core: &Core, dry_run: bool) -> Result<Collected, CiError> {
     let since = Instant::now();
     let turn = if dry_run { None } else { Some(turn(core)?) };
-    let retention = &core.config.retention;
+    let settings = core.settings();
+    let retention = &settings.config.retention;
     let keep = Keep {
         ended_since: now().saturating_sub(Millis::try_from(retention.evaluations.as_millis()).unwrap_or(Millis::MAX)),
         newest: retention.newest,

@@ -12,14 +12,14 @@ use nixci_store::remote::Remote;
 use nixci_store::spool::Spool;
 use tokio::sync::{Semaphore, broadcast};
 
-use crate::config::{self, Config};
-use crate::forge::Forges;
+use crate::config;
 use crate::forward::Holders;
-use crate::objects::Objects;
+use crate::objects::{Objects, Readers};
 use crate::read::Told;
 use crate::report::Outbox;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId};
+use crate::settings::{Fixed, Live, Settings};
 use crate::shutdown::Shutdown;
 use crate::sign::Signer;
 use crate::submit::Attendance;
@@ -27,7 +27,10 @@ use crate::submit::Attendance;
 /// The shared rooms. Everything in it is a handle or has its own lock; no lock is held across an await.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) config: Arc<Config>,
+    /// What no reload changes.
+    pub(crate) config: Fixed,
+    /// Everything else of the configuration.
+    pub(crate) live: Live,
     pub(crate) index: Index,
     pub(crate) spool: Spool,
     pub(crate) logs: Logs,
@@ -37,16 +40,14 @@ pub(crate) struct Core {
     pub(crate) objects: Objects,
     /// Who signs what the stores tell of their builds.
     pub(crate) signer: Signer,
-    /// The address of the pages, without a trailing slash.
-    pub(crate) pages: Option<String>,
+    /// Where HTTP is listened on, with its scheme; none when it is off.
+    pub(crate) address: Option<String>,
     pub(crate) stop: Shutdown,
     /// Evaluations whose client may still send jobs.
     pub(crate) attendance: Attendance,
     /// Connections that keep what open evaluations need from being collected.
     pub(crate) holders: Holders,
-    /// Who is told of verdicts.
-    pub(crate) forges: Forges,
-    /// Who tells them.
+    /// Who tells forges of verdicts.
     pub(crate) outbox: Outbox,
     /// Clients that wait for builds.
     pub(crate) requests: Requests,
@@ -58,8 +59,11 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct BuildStore {
     pub(crate) id: StoreId,
+    /// As it was at the start; `slots` and `cores` may have changed since.
     pub(crate) config: config::Store,
     pub(crate) remote: Remote,
+    /// The connections of the doors.
+    pub(crate) readers: Readers,
     /// What it told of itself last.
     pub(crate) told: Told,
     /// One permit: who uploads. Two evaluations that share a closure must not upload it twice at once.
@@ -69,6 +73,11 @@ pub(crate) struct BuildStore {
 }
 
 impl Core {
+    /// What the configuration says now, and what was made of it. Who asks twice may hear of two configurations.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.live.now()
+    }
+
     /// The store of this number; the numbers are those of the configuration.
     pub(crate) fn store(&self, id: StoreId) -> Option<&BuildStore> {
         self.stores.get(usize::from(id.0))
@@ -76,7 +85,11 @@ impl Core {
 
     /// The address of an evaluation's page.
     pub(crate) fn page_of(&self, evaluation: EvaluationId) -> Option<String> {
-        self.pages.as_ref().map(|pages| format!("{pages}/e/{}", evaluation.0))
+        let settings = self.settings();
+        settings
+            .pages
+            .as_ref()
+            .map(|pages| format!("{pages}/e/{}", evaluation.0))
     }
 
     /// Tells those who watch that an evaluation changed other than through its builds.
@@ -87,7 +100,7 @@ impl Core {
 
     /// What is recorded at the end of an attempt; a failure that is remembered gets its expiry.
     pub(crate) fn end(&self, result: AttemptResult, message: String, log_lines: u64) -> AttemptEnd {
-        let kept = Millis::try_from(self.config.retention.failures.as_millis()).unwrap_or(Millis::MAX);
+        let kept = Millis::try_from(self.settings().config.retention.failures.as_millis()).unwrap_or(Millis::MAX);
         let expires = match result {
             AttemptResult::Failed(class) if class.is_remembered() => Some(now().saturating_add(kept)),
             AttemptResult::Failed(_) | AttemptResult::Succeeded(_) | AttemptResult::Cancelled => None,

@@ -62,6 +62,9 @@ pub enum StartError {
     /// A socket that the service manager passes cannot be used.
     #[error(transparent)]
     Inherit(#[from] InheritError),
+    /// Several things at once.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<StartError>),
     /// An address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Bind {

@@ -21,22 +21,22 @@ use crate::config::{self, Config};
 use crate::core::{BuildStore, Core};
 use crate::door::Door;
 use crate::error::{StartError, told};
-use crate::forge::Forges;
 use crate::forward::Holders;
 use crate::http::cache::Cache;
 use crate::http::{Certificate, Guard};
 use crate::listen::{self, Admission, Inherited, StateLock};
 use crate::objects::{Objects, Readers};
-use crate::oidc::Issuers;
-use crate::principal::{Credentials, Tokens};
+use crate::principal::Credentials;
 use crate::read::Told;
+use crate::reload::{self, Reloaded};
 use crate::report::Outbox;
 use crate::request::Requests;
 use crate::scheduler::{Scheduler, StoreId, StoreSpec};
+use crate::settings::{Fixed, Live, Secrets, Settings};
 use crate::shutdown::Shutdown;
 use crate::sign::Signer;
 use crate::submit::{self, Attendance};
-use crate::webhook::{Gates, Hooks};
+use crate::webhook::Hooks;
 use crate::{advisory, backup, collect, dispatch, http, notify, recovery, report, webhook};
 
 /// Evaluations that may change before somebody who watches looks again at all it shows.
@@ -58,7 +58,6 @@ pub struct Running {
     pub http_addr: Option<SocketAddr>,
     /// Everything it can be asked.
     pub ci: Ci,
-    deadline: Duration,
     _lock: StateLock,
 }
 
@@ -71,17 +70,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 
 /// As [`start`], with sockets that the service manager holds in place of binding them.
 pub async fn start_with(config: Config, mut inherited: Inherited) -> Result<Running, StartError> {
+    let starting = notify::starting();
     let lock = StateLock::take(&config.state_dir)?;
     if backup::is_unfinished(&config.state_dir) {
         return Err(StartError::HalfRestored { path: config.state_dir });
     }
-    let stores = stores(&config)?;
     let readers = readers(&config)?;
-    let tokens = Tokens::load(&config.tokens)?;
+    let stores = stores(&config, &readers)?;
     let certificate = config.listen.tls.as_ref().map(Certificate::open).transpose()?;
     let keys = config.keys.read()?;
-    let forges = Forges::open(&config.forges).map_err(StartError::Forges)?;
-    let gates = Gates::open(&config.forges).map_err(StartError::Forges)?;
+    let secrets = Secrets::read(&config, None)?;
     let (index, spool, logs) = open(&config).await?;
     let spool = spool.trusting(config.keys.trusted_with(&keys));
     for key in &keys {
@@ -114,17 +112,11 @@ pub async fn start_with(config: Config, mut inherited: Inherited) -> Result<Runn
     let rooms = (index.clone(), spool.clone(), logs.clone());
     let objects = Objects::new(rooms, readers, &signer, &config, &stop);
     let scheme = if certificate.is_some() { "https" } else { "http" };
-    let pages = http_addr.map(|address| {
-        config
-            .listen
-            .url
-            .clone()
-            .unwrap_or_else(|| format!("{scheme}://{address}"))
-    });
-    let config = Arc::new(config);
-    let outbox = Outbox::new(index.clone(), config.clone(), forges.clone(), stop.clone());
-    let issuers = Issuers::new(&config, pages.as_deref(), index.clone()).map_err(|error| failed("TLS", error))?;
-    let credentials = Credentials::new(tokens, index.clone(), issuers.clone());
+    let address = http_addr.map(|address| format!("{scheme}://{address}"));
+    let fixed = Fixed::of(&config);
+    let live = Live::new(Settings::new(config, secrets, address.as_deref(), &index, None)?);
+    let outbox = Outbox::new(index.clone(), live.clone(), stop.clone());
+    let credentials = Credentials::new(live.clone(), index.clone());
     let core = Arc::new(Core {
         objects,
         signer,
@@ -133,18 +125,18 @@ pub async fn start_with(config: Config, mut inherited: Inherited) -> Result<Runn
         logs,
         scheduler,
         stores,
-        pages,
+        address,
         stop,
         attendance: Attendance::default(),
         holders: Holders::default(),
-        forges,
         outbox,
         requests: Requests::default(),
         evaluations_changed: tokio::sync::broadcast::channel(EVALUATION_CHANGES).0,
-        config,
+        config: fixed,
+        live,
     });
     let ci = Ci::new(core.clone());
-    let hooks = Hooks::new(gates, core.index.clone());
+    let hooks = Hooks::new(core.live.clone(), core.index.clone());
     let working = &core.stop.working;
     working.spawn(dispatch::run(core.clone(), actions));
     working.spawn(submit::watch_over(core.clone()));
@@ -162,16 +154,17 @@ pub async fn start_with(config: Config, mut inherited: Inherited) -> Result<Runn
     let door = Door::new(ci.clone());
     if !http.is_empty() {
         let cache = nars.map(|nars| Cache::new(core.clone(), nars, public_keys));
-        let guard = Guard::new(core.config.listen.http_read, credentials.clone());
+        let guard = Guard::new(credentials.clone());
         let reading = guard.around(http::router(ci.reader().clone(), cache));
         let connecting = http::connect::routes(door.clone(), credentials, core.stop.clone());
         // A forge has no token of ours: its deliveries are signed.
-        let telling = http::webhooks::routes(hooks, core.config.limits.webhook_bytes);
+        let telling = http::webhooks::routes(hooks, core.settings().config.limits.webhook_bytes);
         let router = reading.merge(connecting).merge(telling);
         if let Some(certificate) = certificate.clone() {
             working.spawn(certificate.watch(core.stop.accepting.clone()));
         }
-        let admission = Admission::new(http::places(core.config.limits.connections));
+        let live = core.live.clone();
+        let admission = Admission::new(move || http::places(live.now().config.limits.connections));
         for listener in http {
             let serving = http::serve(
                 listener,
@@ -190,47 +183,53 @@ pub async fn start_with(config: Config, mut inherited: Inherited) -> Result<Runn
         let _: Option<()> = until.run_until_cancelled(advisory::look(&looking)).await;
     });
     let until = core.stop.builds.clone();
+    let issuers = core.settings();
     working.spawn(async move {
         // As above.
-        let _: Option<()> = until.run_until_cancelled(issuers.look()).await;
+        let _: Option<()> = until.run_until_cancelled(issuers.issuers.look()).await;
     });
-    let names = door.rules().clone();
-    working.spawn_blocking(move || names.check_names());
+    let names = core.settings();
+    working.spawn_blocking(move || names.rules.check_names());
+    listen::check_connections(core.settings().config.limits.connections);
     core.stop
         .listeners
         .spawn(listen::accept(socket, door, core.stop.clone()));
     let path = core.config.listen.socket.clone();
+    let settings = core.settings();
+    let pages = settings.pages.as_deref();
     info!(
         socket = %path.display(),
-        http = core.pages,
+        http = pages,
         "listening on {}{}",
         path.display(),
-        core.pages.as_deref().map(|pages| format!(" and {pages}")).unwrap_or_default()
+        pages.map(|pages| format!(" and {pages}")).unwrap_or_default()
     );
-    notify::ready(&format!("listening on {}", path.display()));
+    drop(starting);
+    notify::ready(&status(&path, None));
     Ok(Running {
         socket: path,
         http_addr,
-        deadline: core.config.limits.stop_time,
         ci,
         _lock: lock,
     })
 }
 
-fn stores(config: &Config) -> Result<Vec<BuildStore>, StartError> {
+fn stores(config: &Config, readers: &[Readers]) -> Result<Vec<BuildStore>, StartError> {
     config
         .stores
         .iter()
+        .zip(readers)
         .zip(0..)
-        .map(|(store, nth)| {
+        .map(|((store, readers), nth)| {
             let options = RemoteOptions {
-                max_connections: store.slots as usize + SPARE_CONNECTIONS,
+                max_connections: connections(store),
                 ..options(config, store)
             };
             Ok(BuildStore {
                 id: StoreId(nth),
                 config: store.clone(),
                 remote: Remote::new(&store.name, uri(store)?, options),
+                readers: readers.clone(),
                 told: Told::default(),
                 uploading: Semaphore::new(1),
                 has: Memory::new(config.limits.known_paths),
@@ -270,13 +269,31 @@ fn options(config: &Config, store: &config::Store) -> RemoteOptions {
     RemoteOptions {
         store_dir: config.store_dir.clone(),
         features: vec![FEATURE_GC_REFERRERS.to_owned()],
-        build: BuildOptions {
-            cores: (store.cores > 0).then_some(store.cores),
-            max_silent_time: config.limits.silent_time,
-            timeout: config.limits.build_time,
-            ..BuildOptions::default()
-        },
+        build: build_options(config, store),
         ..RemoteOptions::default()
+    }
+}
+
+fn build_options(config: &Config, store: &config::Store) -> BuildOptions {
+    BuildOptions {
+        cores: (store.cores > 0).then_some(store.cores),
+        max_silent_time: config.limits.silent_time,
+        timeout: config.limits.build_time,
+        ..BuildOptions::default()
+    }
+}
+
+fn connections(store: &config::Store) -> usize {
+    store.slots as usize + SPARE_CONNECTIONS
+}
+
+impl BuildStore {
+    /// Uses the store as it is configured now, as far as that needs no restart.
+    pub(crate) fn follow(&self, config: &Config, store: &config::Store) {
+        self.remote.resize(connections(store));
+        for remote in [&self.remote, &self.readers.plain, &self.readers.set] {
+            remote.set_build(build_options(config, store));
+        }
     }
 }
 
@@ -358,13 +375,29 @@ async fn bind_http(address: SocketAddr, state_dir: &Path) -> Result<TcpListener,
     Ok(listener)
 }
 
+/// What the service manager shows.
+fn status(socket: &Path, trouble: Option<&str>) -> String {
+    let listening = format!("listening on {}", socket.display());
+    trouble.map_or_else(|| listening.clone(), |trouble| format!("{listening}; {trouble}"))
+}
+
 impl Running {
+    /// Reads the configuration again, from the file it was read from; see the documents on what it may change. What is wrong
+    /// with it is in the log.
+    pub async fn reload(&self, file: Option<PathBuf>) -> Reloaded {
+        notify::reloading();
+        let reloaded = reload::reload(&self.ci.core, file).await;
+        notify::ready(&status(&self.socket, reloaded.trouble().as_deref()));
+        reloaded
+    }
+
     /// Stops in order: no new connections, connections end, builds are cut off and queued again at the
     /// next start, the index closes. Returns after the configured stop time at the latest.
     pub async fn stop(self) {
         let core = &self.ci.core;
-        notify::stopping();
-        core.stop.run(self.deadline).await;
+        let deadline = core.settings().config.limits.stop_time;
+        notify::stopping(deadline);
+        core.stop.run(deadline).await;
         core.spool.close().await;
         core.index.close().await;
         info!("stopped");

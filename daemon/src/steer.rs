@@ -243,17 +243,19 @@ pub(crate) async fn cancel(ci: &Ci, what: &Target) -> Result<Changed, CiError> {
 pub(crate) async fn stores(core: &Core) -> Vec<StoreStatus> {
     let load = core.scheduler.load().await.unwrap_or_default();
     let looks = core.stores.iter().enumerate().map(|(nth, place)| {
-        let running = load.get(nth).map_or(0, |load| load.running);
-        async move { look(place, running).await }
+        let (slots, running) = load
+            .get(nth)
+            .map_or((place.config.slots, 0), |load| (load.slots, load.running));
+        async move { look(place, slots, running).await }
     });
     join_all(looks).await
 }
 
-async fn look(place: &BuildStore, running: u32) -> StoreStatus {
+async fn look(place: &BuildStore, slots: u32, running: u32) -> StoreStatus {
     let mut status = StoreStatus {
         name: place.config.name.clone(),
         uri: place.config.uri.clone(),
-        slots: place.config.slots,
+        slots,
         running,
         version: None,
         protocol: None,

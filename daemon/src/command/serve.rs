@@ -34,10 +34,20 @@ pub(crate) fn serve(file: Option<&Path>, log_format: LogFormat) -> anyhow::Resul
         .block_on(async {
             let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
             let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+            // Before it is ready, so that nobody ends it by asking for a reload.
+            let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
             let running = nixci_daemon::start_with(config, inherited).await?;
-            let told = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+            let told = loop {
+                let asked = async {
+                    hangup.recv().await;
+                    running.reload(file.map(Path::to_owned)).await
+                };
+                tokio::select! {
+                    _ = terminate.recv() => break "SIGTERM",
+                    _ = interrupt.recv() => break "SIGINT",
+                    // What came of it is in the log.
+                    _ = asked => {}
+                }
             };
             tracing::info!(signal = told, "stopping on {told}");
             tokio::select! {

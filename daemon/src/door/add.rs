@@ -70,7 +70,7 @@ impl<'s> Intake<'s> {
 
     /// Takes one object from a stream and checks it.
     async fn receive(&mut self, info: PathInfo, nar: &mut (impl AsyncRead + Send + Unpin)) -> Result<(), HandlerError> {
-        let limit = self.session.ci.core.config.limits.nar_bytes;
+        let limit = self.session.ci.core.settings().config.limits.nar_bytes;
         if info.info.nar_size > limit {
             return Err(HandlerError::new(format!(
                 "{} has {} bytes; objects of more than {limit} are refused (`nar_bytes` in [limits])",
@@ -261,7 +261,7 @@ async fn already_there(
 
 pub(super) async fn to_store(session: &mut Session, request: op::AddToStore, exchange: &mut Exchange<'_>) -> Answered {
     let spool = session.ci.core.spool.clone();
-    let limit = session.ci.core.config.limits.nar_bytes;
+    let limit = session.ci.core.settings().config.limits.nar_bytes;
     let mut body = Limited::new(exchange.body(), limit);
     let verified = spool
         .receive_dump(&request.name, request.method, request.references, &mut body)
@@ -318,7 +318,8 @@ pub(super) async fn multiple(
 }
 
 pub(super) async fn closure(session: &mut Session, exchange: &mut Exchange<'_>) -> Answered {
-    let limits = &session.ci.core.config.limits;
+    let settings = session.ci.core.settings();
+    let limits = &settings.config.limits;
     let bounds = Bounds {
         compressed: Bound {
             most: limits.closure_bytes,
@@ -343,7 +344,7 @@ async fn stream(
     from: impl AsyncRead + Send + Unpin,
 ) -> Result<u64, HandlerError> {
     let dir = session.ci.core.config.store_dir.clone();
-    let limits = session.ci.core.config.limits.wire.clone();
+    let limits = session.ci.core.settings().config.limits.wire.clone();
     let mut paths = PathStreamReader::new(kind, dir, limits, from);
     let mut intake = Intake::new(session, authority);
     let taken = loop {

@@ -32,9 +32,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::{debug, warn};
 
 use crate::ci::Ci;
-use crate::config::{Limits, Writes};
+use crate::config::Writes;
 use crate::error::told;
-use crate::principal::{Principal, Rules};
+use crate::principal::Principal;
+use crate::settings::{Live, Settings};
 use session::Session;
 
 /// The version stock clients are told. They compare it with nothing we do differently.
@@ -51,23 +52,21 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 pub(crate) struct Door {
     ci: Ci,
-    rules: Rules,
 }
 
 impl Door {
     pub(crate) fn new(ci: Ci) -> Arc<Self> {
-        let rules = Rules::new(&ci.core.config.listen);
-        Arc::new(Self { ci, rules })
+        Arc::new(Self { ci })
     }
 
-    /// Who is let in, and trusted.
-    pub(crate) fn rules(&self) -> &Rules {
-        &self.rules
+    /// Who is let in, and what is refused above which size.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.ci.core.settings()
     }
 
-    /// What is refused above which size.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.ci.core.config.limits
+    /// The settings as they will be at each moment.
+    pub(crate) fn live(&self) -> &Live {
+        &self.ci.core.live
     }
 
     /// Shakes hands; none when the client went away or there was no agreement.
@@ -133,7 +132,7 @@ impl Door {
                 .map(str::to_owned)
                 .into(),
             store_dir: self.ci.core.config.store_dir.clone(),
-            limits: self.limits().wire.clone(),
+            limits: self.settings().config.limits.wire.clone(),
         }
     }
 }

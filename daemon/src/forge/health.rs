@@ -34,8 +34,9 @@ pub(crate) async fn all(core: &Core) -> Result<Vec<ForgeStatus>, CiError> {
             })
         })
         .await?;
-    let projects = &core.config.projects;
-    let looks = core
+    let settings = core.settings();
+    let projects = &settings.config.projects;
+    let looks = settings
         .forges
         .all()
         .map(|(forge, client)| look(forge, client, projects, &rows));

@@ -19,7 +19,10 @@ use nixci_protocol::nixci::attr_path::AttrPath;
 use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::nixci::report::{StatusContent, StatusRole, StatusState};
 
-use crate::config::{self, ForgeKind, SecretError};
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{self, ForgeAuth, ForgeKind, SecretError};
 
 pub(crate) use http::Http;
 
@@ -285,18 +288,66 @@ impl Client {
 /// All forges, by their names in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Forges {
-    known: Arc<BTreeMap<String, (config::Forge, Client)>>,
+    known: Arc<BTreeMap<String, Arc<Known>>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    forge: config::Forge,
+    client: Client,
+    made_of: Option<MadeOf>,
+}
+
+/// What tells that a client would be the same if it were made again: how its forge is configured, and digests of the
+/// secrets in its files.
+#[derive(Debug, PartialEq, Eq)]
+struct MadeOf {
+    forge: config::Forge,
+    secrets: Vec<[u8; 32]>,
+}
+
+impl MadeOf {
+    /// None where a secret cannot be read.
+    fn of(forge: &config::Forge) -> Option<Self> {
+        let mut forge = forge.clone();
+        let files = match &mut forge.auth {
+            Some(ForgeAuth::App { key, .. }) => Some(key),
+            Some(ForgeAuth::Token(token)) => Some(token),
+            None => None,
+        };
+        let mut secrets = Vec::new();
+        for file in files.into_iter().chain(&mut forge.webhook_secret) {
+            // Where it stands in the configuration does not matter.
+            file.line = None;
+            secrets.push(Sha256::digest(file.read().ok()?.expose_secret()).into());
+        }
+        Some(Self { forge, secrets })
+    }
 }
 
 impl Forges {
     /// Opens every forge of a configuration. Blocks. All that cannot be used are told.
     pub fn open(forges: &[config::Forge]) -> Result<Self, Vec<OpenError>> {
+        Self::open_again(forges, None)
+    }
+
+    /// As [`open`](Self::open). A forge that is as it was `before`, with the same secrets, keeps its client.
+    pub(crate) fn open_again(forges: &[config::Forge], before: Option<&Self>) -> Result<Self, Vec<OpenError>> {
         let mut known = BTreeMap::new();
         let mut errors = Vec::new();
         for forge in forges {
+            let made_of = MadeOf::of(forge);
+            let same = before
+                .and_then(|before| before.known.get(&forge.name))
+                .filter(|same| made_of.is_some() && same.made_of == made_of);
+            if let Some(same) = same {
+                known.insert(forge.name.clone(), same.clone());
+                continue;
+            }
             match Client::open(forge) {
                 Ok(client) => {
-                    known.insert(forge.name.clone(), (forge.clone(), client));
+                    let forge = forge.clone();
+                    known.insert(forge.name.clone(), Arc::new(Known { forge, client, made_of }));
                 }
                 Err(error) => errors.push(error),
             }
@@ -311,18 +362,27 @@ impl Forges {
     /// The client of a forge.
     #[must_use]
     pub fn client(&self, name: &str) -> Option<&Client> {
-        self.known.get(name).map(|(_, client)| client)
+        self.known.get(name).map(|known| &known.client)
     }
 
     /// How a forge is configured.
     #[must_use]
     pub fn config(&self, name: &str) -> Option<&config::Forge> {
-        self.known.get(name).map(|(forge, _)| forge)
+        self.known.get(name).map(|known| &known.forge)
     }
 
     /// All of them, by name.
     pub fn all(&self) -> impl Iterator<Item = (&config::Forge, &Client)> {
-        self.known.values().map(|(forge, client)| (forge, client))
+        self.known.values().map(|known| (&known.forge, &known.client))
+    }
+
+    /// Whether a forge is the same in both, or in neither.
+    pub(crate) fn agrees(&self, other: &Self, name: &str) -> bool {
+        match (self.known.get(name), other.known.get(name)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 }
 

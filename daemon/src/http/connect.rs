@@ -36,7 +36,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -70,20 +70,21 @@ struct Reception {
     door: Arc<Door>,
     credentials: Credentials,
     admission: Admission<Key>,
-    handshake_time: Duration,
     stop: Shutdown,
 }
 
 /// The one route. It asks for tokens by itself, also where everybody may read.
 pub(crate) fn routes(door: Arc<Door>, credentials: Credentials, stop: Shutdown) -> Router {
-    let limits = door.limits();
+    let live = door.live().clone();
     let reception = Reception {
         credentials,
-        admission: Admission::new(Places {
-            total: limits.connections,
-            per_user: limits.connections_per_user,
+        admission: Admission::new(move || {
+            let settings = live.now();
+            Places {
+                total: settings.config.limits.connections,
+                per_user: settings.config.limits.connections_per_user,
+            }
         }),
-        handshake_time: limits.handshake_time,
         door,
         stop,
     };
@@ -193,8 +194,9 @@ impl Reception {
             let read = Parked::new(read, self.stop.connections.clone());
             self.door.greet(read, write, who).await
         };
+        let handshake_time = self.door.settings().config.limits.handshake_time;
         let greeted = tokio::select! {
-            greeted = tokio::time::timeout(self.handshake_time, greeting) => greeted,
+            greeted = tokio::time::timeout(handshake_time, greeting) => greeted,
             () = place.lost() => {
                 debug!(principal = who.name(), "a connection without a handshake gave way to another");
                 return None;
@@ -206,7 +208,7 @@ impl Reception {
         debug!(
             principal = who.name(),
             "a client did not shake hands within {} s (`handshake_time` in [limits])",
-            self.handshake_time.as_secs()
+            handshake_time.as_secs()
         );
         None
     }

@@ -20,13 +20,12 @@ const HEADER_BYTES: usize = TOKEN_BYTES * 4 / 3 + 256;
 /// Stands in front of all handlers.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
-    read: HttpRead,
     credentials: Credentials,
 }
 
 impl Guard {
-    pub(crate) fn new(read: HttpRead, credentials: Credentials) -> Self {
-        Self { read, credentials }
+    pub(crate) fn new(credentials: Credentials) -> Self {
+        Self { credentials }
     }
 
     /// Puts it in front. Handlers find the [`Principal`] among the extensions of a request.
@@ -35,7 +34,7 @@ impl Guard {
     }
 
     async fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Turned> {
-        match self.read {
+        match self.credentials.reading() {
             HttpRead::Everyone => Ok(Principal::http()),
             HttpRead::Token if path == "/healthz" => Ok(Principal::http()),
             HttpRead::Token => {
@@ -118,8 +117,8 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, HashFrom, Projects, Right, Token};
-    use crate::oidc::Issuers;
-    use crate::principal::{TokenHash, Tokens};
+    use crate::principal::TokenHash;
+    use crate::settings::{Live, Secrets, Settings};
 
     const TOKEN: &str = "a token that is long enough";
 
@@ -140,9 +139,12 @@ mod tests {
             },
         ];
         let index = Index::open(&dir.join("index.db")).unwrap();
-        let config = Config::in_folder(dir, "auto", 1);
-        let issuers = Issuers::new(&config, None, index.clone()).unwrap();
-        Guard::new(read, Credentials::new(Tokens::load(&tokens).unwrap(), index, issuers))
+        let mut config = Config::in_folder(dir, "auto", 1);
+        config.tokens = tokens.into();
+        config.listen.http_read = read;
+        let secrets = Secrets::read(&config, None).unwrap();
+        let settings = Settings::new(config, secrets, None, &index, None).unwrap();
+        Guard::new(Credentials::new(Live::new(settings), index))
     }
 
     async fn asked(read: HttpRead, path: &str, authorization: Option<&str>) -> Result<String, Turned> {

@@ -271,10 +271,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (client, server) = pair().await;
-        let places = Admission::new(Places {
-            total: 1,
-            per_user: usize::MAX,
-        });
+        let places = Admission::new(|| places(1));
         let place = places.admit(IpAddr::from([127, 0, 0, 1])).unwrap();
         let mut server = Patient::new(server, Arc::new(place));
         let stalled = loop {
@@ -293,7 +290,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        let serving = tokio::spawn(serve(listener, router, Admission::new(places(2)), None, stop.clone()));
+        let serving = tokio::spawn(serve(
+            listener,
+            router,
+            Admission::new(|| places(2)),
+            None,
+            stop.clone(),
+        ));
         let mut slow = Vec::new();
         for _ in 0..2 {
             let mut client = TcpStream::connect(address).await.unwrap();
@@ -327,7 +330,13 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let router = Router::new().route("/", get(async || "here"));
-        let serving = tokio::spawn(serve(listener, router, Admission::new(places(2)), None, stop.clone()));
+        let serving = tokio::spawn(serve(
+            listener,
+            router,
+            Admission::new(|| places(2)),
+            None,
+            stop.clone(),
+        ));
         let mut client = TcpStream::connect(address).await.unwrap();
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(4 * BUFFER));
         // It may be closed before all of it was sent.

@@ -34,15 +34,17 @@ const REFUSAL_TIME: Duration = Duration::from_secs(5);
 ///
 /// Each connection is a task of its own: a panic in one ends that one.
 pub(crate) async fn accept(socket: BoundSocket, door: Arc<Door>, stop: Shutdown) {
-    let limits = door.limits();
+    let live = door.live().clone();
     let reception = Arc::new(Reception {
-        admission: Admission::new(Places {
-            total: files::connections_that_fit(limits.connections),
-            per_user: limits.connections_per_user,
+        admission: Admission::new(move || {
+            let settings = live.now();
+            Places {
+                total: files::connections_that_fit(settings.config.limits.connections),
+                per_user: settings.config.limits.connections_per_user,
+            }
         }),
         company: Company::default(),
         refusals: Semaphore::new(REFUSALS),
-        handshake_time: limits.handshake_time,
         own: rustix::process::geteuid().as_raw(),
         door,
     });
@@ -105,7 +107,6 @@ struct Reception {
     admission: Admission<u32>,
     company: Company,
     refusals: Semaphore,
-    handshake_time: Duration,
     /// The daemon's own user.
     own: u32,
 }
@@ -193,7 +194,7 @@ impl Reception {
     }
 
     async fn admit(&self, peer: Peer, lowered: Option<&Lowered>) -> Result<Principal, String> {
-        let admitted = self.door.rules().admit(peer, lowered).await;
+        let admitted = self.door.settings().rules.admit(peer, lowered).await;
         admitted.map_err(|error| error.to_string())
     }
 
@@ -204,8 +205,9 @@ impl Reception {
         who: &Principal,
         place: &Place<u32>,
     ) -> Option<Welcomed> {
+        let handshake_time = self.door.settings().config.limits.handshake_time;
         let greeted = tokio::select! {
-            greeted = tokio::time::timeout(self.handshake_time, greeting) => greeted,
+            greeted = tokio::time::timeout(handshake_time, greeting) => greeted,
             () = place.lost() => {
                 debug!(principal = who.name(), "a connection without a handshake gave way to another");
                 return None;
@@ -217,7 +219,7 @@ impl Reception {
         debug!(
             principal = who.name(),
             "a client did not shake hands within {} s (`handshake_time` in [limits])",
-            self.handshake_time.as_secs()
+            handshake_time.as_secs()
         );
         None
     }

@@ -56,9 +56,9 @@ impl<K: fmt::Display> fmt::Display for Full<K> {
 #[derive(Debug)]
 pub(crate) struct Admission<K>(Arc<Inner<K>>);
 
-#[derive(Debug)]
 struct Inner<K> {
-    places: Places,
+    /// How many there are now.
+    places: Box<dyn Fn() -> Places + Send + Sync>,
     // Held for a few look-ups, never across an await.
     book: Mutex<Book<K>>,
 }
@@ -89,10 +89,19 @@ pub(crate) struct Place<K: Copy + Eq + Hash> {
     lost: CancellationToken,
 }
 
+impl<K: fmt::Debug> fmt::Debug for Inner<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("book", &self.book)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<K: Copy + Eq + Hash> Admission<K> {
-    pub(crate) fn new(places: Places) -> Self {
+    /// Asks `places` how many there are whenever somebody comes. Who is in stays in when there are fewer than before.
+    pub(crate) fn new(places: impl Fn() -> Places + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
-            places,
+            places: Box::new(places),
             book: Mutex::new(Book {
                 open: 0,
                 users: HashMap::new(),
@@ -114,7 +123,7 @@ impl<K: Copy + Eq + Hash> Admission<K> {
 
     /// A place for a user, perhaps at the cost of a connection that has not shaken hands.
     pub(crate) fn admit(&self, uid: K) -> Result<Place<K>, Full<K>> {
-        let places = self.0.places;
+        let places = (self.0.places)();
         let mut book = self.book();
         let of_user = book.users.get(&uid).map_or(0, |user| user.open);
         if of_user >= places.per_user {
@@ -232,7 +241,7 @@ mod tests {
     use super::*;
 
     fn admission(total: usize, per_user: usize) -> Admission<u32> {
-        Admission::new(Places { total, per_user })
+        Admission::new(move || Places { total, per_user })
     }
 
     fn kept(admission: &Admission<u32>, uid: u32) -> Place<u32> {

@@ -26,14 +26,18 @@ pub fn raise_file_limit() {
 
 /// As many connections as are wanted, or as there are files for.
 pub(super) fn connections_that_fit(wanted: usize) -> usize {
-    let fit = fitting(wanted, getrlimit(Resource::Nofile).current);
+    fitting(wanted, getrlimit(Resource::Nofile).current)
+}
+
+/// Says in the log that fewer connections fit than are wanted, if that is so.
+pub(crate) fn check_connections(wanted: usize) {
+    let fit = connections_that_fit(wanted);
     if fit < wanted {
         warn!(
             fit,
             "only {fit} of {wanted} `connections` fit the files this process may open; raise LimitNOFILE of the service"
         );
     }
-    fit
 }
 
 fn fitting(wanted: usize, files: Option<u64>) -> usize {

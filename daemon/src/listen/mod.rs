@@ -11,6 +11,7 @@ mod socket;
 
 pub(crate) use accept::{GRACE, accept};
 pub(crate) use admission::{Admission, Full, Place, Places};
+pub(crate) use files::check_connections;
 pub use files::raise_file_limit;
 pub use inherit::{InheritError, Inherited};
 pub(crate) use lock::StateLock;

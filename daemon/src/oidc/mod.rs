@@ -47,21 +47,32 @@ struct Inner {
 struct Issuer {
     config: Oidc,
     audience: String,
-    keys: Keys,
+    keys: Arc<Keys>,
 }
 
 impl Issuers {
     /// Those of a configuration; `pages` is the address by which tokens name this daemon where nothing else is said.
-    /// Asks nobody yet.
-    pub(crate) fn new(config: &Config, pages: Option<&str>, index: Index) -> reqwest::Result<Self> {
+    /// Asks nobody yet: of issuers that were there `before` the same keys are known.
+    pub(crate) fn new(
+        config: &Config,
+        pages: Option<&str>,
+        index: Index,
+        before: Option<&Self>,
+    ) -> reqwest::Result<Self> {
         let client = Keys::client()?;
+        let known = |issuer: &str| {
+            let mut before = before.into_iter().flat_map(|before| &before.0.issuers);
+            before
+                .find(|known| known.config.issuer == issuer)
+                .map(|known| known.keys.clone())
+        };
         let issuers = config.oidc.iter().map(|oidc| Issuer {
             audience: oidc
                 .audience
                 .clone()
                 .or_else(|| pages.map(str::to_owned))
                 .unwrap_or_default(),
-            keys: Keys::new(&oidc.issuer, client.clone()),
+            keys: known(&oidc.issuer).unwrap_or_else(|| Arc::new(Keys::new(&oidc.issuer, client.clone()))),
             config: oidc.clone(),
         });
         Ok(Self(Arc::new(Inner {

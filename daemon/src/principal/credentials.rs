@@ -1,18 +1,18 @@
 //! Whose a token is that came with a request over HTTP.
 
 use std::fmt;
-use std::sync::Arc;
 
 use nixci_protocol::nixci::control::Millis;
 use nixci_store::index::Index;
 use nixci_store::index::tokens::{self, TokenRow};
 use tracing::{error, warn};
 
-use super::{Principal, TokenHash, Tokens};
-use crate::config::{Projects, Right};
+use super::{Principal, TokenHash};
+use crate::config::{HttpRead, Projects, Right};
 use crate::core::now;
 use crate::error::told;
 use crate::oidc::Issuers;
+use crate::settings::Live;
 
 /// The longest token that is looked at, in bytes. Those of OIDC issuers have about two thousand.
 pub(crate) const TOKEN_BYTES: usize = 16 * 1024;
@@ -22,9 +22,8 @@ const USED_EVERY: Millis = 3_600_000;
 /// Everything by which somebody is known over HTTP. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Credentials {
-    configured: Arc<Tokens>,
+    live: Live,
     index: Index,
-    issuers: Issuers,
 }
 
 /// Why a token does not help. Never holds the token.
@@ -64,12 +63,13 @@ impl fmt::Display for Refused {
 }
 
 impl Credentials {
-    pub(crate) fn new(configured: Tokens, index: Index, issuers: Issuers) -> Self {
-        Self {
-            configured: Arc::new(configured),
-            index,
-            issuers,
-        }
+    pub(crate) fn new(live: Live, index: Index) -> Self {
+        Self { live, index }
+    }
+
+    /// Whether pages are shown to everybody.
+    pub(crate) fn reading(&self) -> HttpRead {
+        self.live.now().config.listen.http_read
     }
 
     /// Who has this token: one of ours, or one of an issuer's, which may be used up by that.
@@ -78,7 +78,7 @@ impl Credentials {
             return Err(Refused::TooLong);
         }
         match std::str::from_utf8(token) {
-            Ok(text) if Issuers::is_meant(text) => self.issuers.holder(text).await,
+            Ok(text) if Issuers::is_meant(text) => self.live.now().issuers.holder(text).await,
             Ok(_) | Err(_) => self.own(token).await,
         }
     }
@@ -98,7 +98,7 @@ impl Credentials {
     /// Who has one of our own tokens: the configuration's first, then those that were made since.
     async fn own(&self, token: &[u8]) -> Result<Principal, Refused> {
         let at = now();
-        match self.configured.holder(token, at) {
+        match self.live.now().tokens.holder(token, at) {
             Err(Refused::Unknown) => {}
             known => return known,
         }

@@ -159,7 +159,7 @@ impl Reader {
     }
 
     pub(crate) fn page(&self, path: &str) -> Option<String> {
-        self.pages.as_ref().map(|pages| format!("{pages}{path}"))
+        self.pages.now().map(|pages| format!("{pages}{path}"))
     }
 
     /// Where an evaluation stands, as it was loaded.

@@ -36,6 +36,7 @@ use tokio::sync::broadcast;
 use crate::advisory;
 use crate::report::Outbox;
 use crate::scheduler::{Change, Scheduler, StoreLoad};
+use crate::settings::Pages;
 
 /// Answers questions about evaluations, jobs and builds. Clones share everything.
 #[derive(Debug, Clone)]
@@ -45,7 +46,7 @@ pub struct Reader {
     spool: Spool,
     scheduler: Scheduler,
     store_dir: StoreDir,
-    pages: Option<Arc<str>>,
+    pages: Pages,
     stores: Arc<[StoreName]>,
     outbox: Option<Outbox>,
     counts: Arc<counts::Remembered>,
@@ -111,8 +112,8 @@ pub struct Sources {
     pub scheduler: Scheduler,
     /// The store directory whose paths are taken and told.
     pub store_dir: StoreDir,
-    /// The address of the pages, without a trailing slash; none when they are off.
-    pub pages: Option<String>,
+    /// The address of the pages.
+    pub pages: Pages,
     /// The stores, in the order in which the scheduler knows them.
     pub stores: Vec<StoreName>,
     /// Who tells forges; none where nobody does.
@@ -129,7 +130,7 @@ impl Reader {
             spool: sources.spool,
             scheduler: sources.scheduler,
             store_dir: sources.store_dir,
-            pages: sources.pages.map(Arc::from),
+            pages: sources.pages,
             stores: sources.stores.into(),
             outbox: sources.outbox,
             counts: Arc::default(),
@@ -143,8 +144,8 @@ impl Reader {
     }
 
     /// The address of the pages, without a trailing slash; none when they are off.
-    pub(crate) fn pages(&self) -> Option<&str> {
-        self.pages.as_deref()
+    pub(crate) fn pages(&self) -> Option<Arc<str>> {
+        self.pages.now()
     }
 
     /// What changes from now on; see [`Scheduler::changes`].

@@ -40,7 +40,8 @@ impl Reader {
             return Ok((Vec::new(), Vec::new()));
         };
         let counts = self.index.read(statuses::counts).await?;
-        let told = outbox.forges().all().map(|(forge, _)| {
+        let forges = outbox.forges();
+        let told = forges.all().map(|(forge, _)| {
             let counts = counts.iter().find(|counts| counts.forge == forge.name);
             ForgeTold {
                 name: forge.name.clone(),

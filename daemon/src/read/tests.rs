@@ -73,7 +73,7 @@ impl World {
             spool: Spool::open(&dir.path().join("spool"), StoreDir::default()).unwrap(),
             scheduler: scheduler.clone(),
             store_dir: StoreDir::default(),
-            pages: Some("http://ci.example".into()),
+            pages: "http://ci.example".into(),
             stores: vec![StoreName {
                 name: "builder".into(),
                 uri: "ssh-ng://builder.example".into(),

@@ -21,6 +21,7 @@ use crate::config::{ForgeKind, Project};
 use crate::core::{Core, now};
 use crate::error::{CiError, told};
 use crate::scheduler::Change;
+use crate::settings::Settings;
 
 /// How long evaluations that are being built are left alone after a look, at least.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -28,8 +29,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 const REST: u32 = 20;
 
 /// The projects that are told somewhere, of one evaluation.
-fn project_of<'c>(core: &'c Core, row: &EvaluationRow) -> Option<&'c Project> {
-    let project = core
+fn project_of<'c>(settings: &'c Settings, row: &EvaluationRow) -> Option<&'c Project> {
+    let project = settings
         .config
         .projects
         .iter()
@@ -38,10 +39,10 @@ fn project_of<'c>(core: &'c Core, row: &EvaluationRow) -> Option<&'c Project> {
 }
 
 /// Where an evaluation is told. One without a commit is told to plain webhooks only.
-fn targets<'a>(core: &'a Core, project: &'a Project, row: &'a EvaluationRow) -> Vec<Target<'a>> {
+fn targets<'a>(settings: &'a Settings, project: &'a Project, row: &'a EvaluationRow) -> Vec<Target<'a>> {
     let name = row.submission.project.as_str();
-    let forge = project.forge.iter().filter_map(|forge| core.forges.config(forge));
-    let hooks = project.notify.iter().filter_map(|hook| core.forges.config(hook));
+    let forge = project.forge.iter().filter_map(|forge| settings.forges.config(forge));
+    let hooks = project.notify.iter().filter_map(|hook| settings.forges.config(hook));
     let commit = row.submission.commit.as_deref();
     forge
         .chain(hooks)
@@ -200,10 +201,11 @@ async fn tell(ci: &Ci, evaluation: EvaluationId) -> Result<bool, CiError> {
     let which = Selector::Evaluation(evaluation);
     let row = ci.reader().find(&which).await?;
     let is_open = goes_on(row.state);
-    let Some(project) = project_of(core, &row) else {
+    let settings = core.settings();
+    let Some(project) = project_of(&settings, &row) else {
         return Ok(false);
     };
-    let targets = targets(core, project, &row);
+    let targets = targets(&settings, project, &row);
     if targets.is_empty() {
         return Ok(false);
     }

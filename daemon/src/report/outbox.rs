@@ -18,7 +18,9 @@ use super::machine::{Trouble, TroubleKind};
 use super::sender;
 use crate::config::{self, Config, ForgeAuth, ForgeKind};
 use crate::core::now;
-use crate::forge::{Forges, OpenError};
+use crate::error::StartError;
+use crate::forge::Forges;
+use crate::settings::{Live, Secrets, Settings};
 use crate::shutdown::Shutdown;
 
 /// Refused statuses that are told of.
@@ -37,8 +39,7 @@ pub struct Outbox {
 #[derive(Debug)]
 pub(super) struct Rooms {
     pub(super) index: Index,
-    pub(super) config: Arc<Config>,
-    pub(super) forges: Forges,
+    pub(super) live: Live,
     pub(super) stop: Shutdown,
     /// Held for a look or a change only.
     senders: Mutex<BTreeMap<Installation, Arc<Bell>>>,
@@ -63,12 +64,11 @@ pub(super) struct Bell {
 
 impl Outbox {
     /// An outbox that sends nothing before [`Outbox::start`] or [`Outbox::ring`].
-    pub(crate) fn new(index: Index, config: Arc<Config>, forges: Forges, stop: Shutdown) -> Self {
+    pub(crate) fn new(index: Index, live: Live, stop: Shutdown) -> Self {
         Self {
             rooms: Arc::new(Rooms {
                 index,
-                config,
-                forges,
+                live,
                 stop,
                 senders: Mutex::default(),
                 stopped: Mutex::default(),
@@ -78,23 +78,24 @@ impl Outbox {
 
     /// An outbox without a daemon around it, as benches and tests use it; end it with [`Outbox::stop`]. Reads the
     /// secrets of the forges, so it blocks.
-    pub fn alone(index: Index, config: Config) -> Result<Self, Vec<OpenError>> {
-        let forges = Forges::open(&config.forges)?;
-        Ok(Self::new(index, Arc::new(config), forges, Shutdown::default()))
+    pub fn alone(index: Index, config: Config) -> Result<Self, StartError> {
+        let secrets = Secrets::read(&config, None)?;
+        let settings = Settings::new(config, secrets, None, &index, None)?;
+        Ok(Self::new(index, Live::new(settings), Shutdown::default()))
     }
 
     /// Ends all senders. Requests under way get a short grace; those that are cut off are looked for after the next
     /// start.
     pub async fn stop(&self) {
-        self.rooms.stop.run(self.rooms.config.limits.stop_time).await;
+        let deadline = self.rooms.live.now().config.limits.stop_time;
+        self.rooms.stop.run(deadline).await;
     }
 
     /// Takes up what was not sent before the daemon ended. Repositories that were refused when their forge was
     /// configured otherwise are tried again; forges that did not know us are tried once.
     pub async fn start(&self) -> Result<(), index::Error> {
         let forges: Vec<(String, String)> = self
-            .rooms
-            .forges
+            .forges()
             .all()
             .map(|(forge, _)| (forge.name.clone(), settings(forge)))
             .collect();
@@ -137,8 +138,16 @@ impl Outbox {
     }
 
     /// The forges it tells.
-    pub(crate) fn forges(&self) -> &Forges {
-        &self.rooms.forges
+    pub(crate) fn forges(&self) -> Forges {
+        self.rooms.live.now().forges.clone()
+    }
+
+    /// Takes up what may be sent now that forges are configured otherwise than `before`: those that did not know us, and
+    /// repositories that were refused, are tried again.
+    pub(crate) async fn reloaded(&self, before: &Forges) -> Result<(), index::Error> {
+        let forges = self.forges();
+        lock(&self.rooms.stopped).retain(|name, _| forges.agrees(before, name) && forges.config(name).is_some());
+        self.start().await
     }
 
     /// Sends everything of an evaluation once more, also what was refused: `nixci report --again`. Says how many
@@ -251,7 +260,8 @@ fn told(forge: &str, repository: Option<String>, trouble: &Trouble) -> ReportTro
 
 impl Rooms {
     fn installation(&self, forge: &str, repository: &str) -> Option<Installation> {
-        let config = self.forges.config(forge)?;
+        let settings = self.live.now();
+        let config = settings.forges.config(forge)?;
         let is_app = config.kind == ForgeKind::GitHub && matches!(config.auth, Some(ForgeAuth::App { .. }));
         let owner = repository.split_once('/').map(|(owner, _)| owner.to_owned());
         Some(Installation {

@@ -32,15 +32,33 @@ const MOST_OF_ONE: (usize, usize) = (16, 256);
 
 type Doing<'a> = Pin<Box<dyn Future<Output = Event> + Send + 'a>>;
 
-/// Sends what there is to send of one installation, until there is nothing or the daemon stops.
+/// Sends what there is to send of one installation, until there is nothing or the daemon stops. When its forge is configured
+/// otherwise, it ends what is under way and begins anew.
 pub(super) async fn run(rooms: Arc<Rooms>, installation: Installation, bell: Arc<Bell>) {
-    let Some((client, forge)) = rooms
-        .forges
+    while let Left::Changed = send_all(&rooms, &installation, &bell).await {
+        bell.heard();
+    }
+}
+
+/// Why a sender ends.
+enum Left {
+    /// It has nothing to do, or may not.
+    Done,
+    /// Its forge is configured otherwise now.
+    Changed,
+}
+
+async fn send_all(rooms: &Arc<Rooms>, installation: &Installation, bell: &Arc<Bell>) -> Left {
+    let mut changes = rooms.live.changes();
+    let forges = rooms.live.now().forges.clone();
+    let Some((client, forge)) = forges
         .client(&installation.forge)
-        .zip(rooms.forges.config(&installation.forge))
+        .zip(forges.config(&installation.forge))
     else {
-        return;
+        rooms.leave(installation, bell);
+        return Left::Done;
     };
+    let mut left = Left::Done;
     let clock = Clock::start();
     let longest = forge.pace.windows.iter().map(|window| window.time).max();
     let since = now().saturating_sub(longest.map_or(0, millis));
@@ -58,8 +76,8 @@ pub(super) async fn run(rooms: Arc<Rooms>, installation: Installation, bell: Arc
         Vec::new()
     });
     let sender = Sender {
-        rooms: &rooms,
-        installation: &installation,
+        rooms,
+        installation,
         client,
         settings: settings(forge),
     };
@@ -84,17 +102,26 @@ pub(super) async fn run(rooms: Arc<Rooms>, installation: Installation, bell: Arc
             break;
         }
         if let Some(trouble) = machine.trouble().filter(|_| machine.is_stopped()) {
-            rooms.stopped(&installation, trouble.clone());
-            rooms.leave(&installation, &bell);
+            rooms.stopped(installation, trouble.clone());
+            rooms.leave(installation, bell);
             break;
         }
-        if machine.is_done(clock.now()) && doing.is_empty() && rooms.end(&installation, &bell) {
-            return;
+        if machine.is_done(clock.now()) && doing.is_empty() && rooms.end(installation, bell) {
+            return Left::Done;
         }
         let wake_at = machine.wake_at(clock.now()).map(|at| clock.at(at));
         event = tokio::select! {
             () = rooms.stop.accepting.cancelled() => Event::Stop,
             Some(event) = doing.next() => event,
+            Ok(()) = changes.changed() => {
+                let now = changes.borrow_and_update().clone();
+                if now.forges.agrees(&forges, &installation.forge) {
+                    Event::Woke
+                } else {
+                    left = Left::Changed;
+                    Event::Stop
+                }
+            }
             () = bell.notify.notified() => {
                 bell.heard();
                 Event::Rang
@@ -114,7 +141,11 @@ pub(super) async fn run(rooms: Arc<Rooms>, installation: Installation, bell: Arc
             installation.forge
         );
     }
-    rooms.leave(&installation, &bell);
+    match left {
+        Left::Changed => {}
+        Left::Done => rooms.leave(installation, bell),
+    }
+    left
 }
 
 async fn until(at: Option<tokio::time::Instant>) {
@@ -172,7 +203,7 @@ impl<'a> Sender<'a> {
             Err(error) => return self.index_failed(Some(id), &error),
         };
         let (seq, state) = (begun.row.seq, begun.row.wanted.content.state);
-        let status = outgoing(&self.rooms.config, begun.row, begun.evaluation.as_ref());
+        let status = outgoing(&self.rooms.live.now().config, begun.row, begun.evaluation.as_ref());
         let end = match self.client.send(&status).await {
             Ok(sent) => {
                 status_written(&self.installation.forge, StatusWrite::Sent);
@@ -204,7 +235,7 @@ impl<'a> Sender<'a> {
             Err(error) => return self.index_failed(Some(id), &error),
         };
         let (seq, state) = (row.seq, row.wanted.content.state);
-        let status = outgoing(&self.rooms.config, row, evaluation.as_ref());
+        let status = outgoing(&self.rooms.live.now().config, row, evaluation.as_ref());
         let end = match self.client.look_up(&status).await {
             Ok(Some(found)) if found.is_same => End::Sent {
                 seq,

@@ -103,6 +103,13 @@ pub enum Event {
         /// The only store that will do, where there is one; what that store offers is then for it to say.
         on: Option<StoreId>,
     },
+    /// A store has another number of slots from now on; what runs goes on.
+    Resized {
+        /// The store.
+        store: StoreId,
+        /// Builds it may run at once.
+        slots: u32,
+    },
     /// The evaluation has no more jobs.
     Closed {
         /// The evaluation.

@@ -86,6 +86,11 @@ impl State {
                     .or_insert_with(|| Wishes::new(project, priority));
                 self.submitted(wisher, roots, on, now);
             }
+            Event::Resized { store, slots } => {
+                if let Some(s) = self.stores.get_mut(usize::from(store.0)) {
+                    s.spec.slots = slots.max(1);
+                }
+            }
             Event::Closed { evaluation } => {
                 let wisher = Wisher::Evaluation(evaluation);
                 if let Some(e) = self.wishes.get_mut(&wisher) {

@@ -94,6 +94,11 @@ impl Scheduler {
         .await
     }
 
+    /// A store has another number of slots from now on.
+    pub async fn resize(&self, store: StoreId, slots: u32) -> Result<(), SchedulerGone> {
+        self.tell(Event::Resized { store, slots }).await
+    }
+
     /// The evaluation has no more jobs.
     pub async fn closed(&self, evaluation: EvaluationId) -> Result<(), SchedulerGone> {
         self.tell(Event::Closed { evaluation }).await

@@ -25,7 +25,8 @@ pub(super) async fn admit(core: &Core, who: &Principal, submission: &Submission)
         Begun::No => {}
     }
     let forge = job.forge.as_deref();
-    let client = forge.and_then(|name| core.forges.client(name)).ok_or_else(|| {
+    let settings = core.settings();
+    let client = forge.and_then(|name| settings.forges.client(name)).ok_or_else(|| {
         CiError::NotAllowed(format!(
             "commit {} must be confirmed by the forge of {}, and [[oidc]] of its issuer names no `forge`",
             submission.commit.as_deref().unwrap_or_default(),

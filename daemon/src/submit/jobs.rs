@@ -117,7 +117,7 @@ impl Wanted {
 
 /// Refuses more jobs than an evaluation may have.
 pub(super) fn fits(core: &Core, before: u64, rows: &[JobRow]) -> Result<(), CiError> {
-    let limit = core.config.limits.jobs;
+    let limit = core.settings().config.limits.jobs;
     if before + rows.len() as u64 > limit {
         return Err(CiError::TooMuch(format!(
             "an evaluation can have at most {limit} jobs (`jobs` in [limits])"

@@ -135,12 +135,23 @@ fn given_up(evaluation: EvaluationId) -> CiError {
     ))
 }
 
+/// How long evaluations whose clients went away are not looked at.
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
 /// Gives up evaluations whose clients went away and did not return in time.
 pub(crate) async fn watch_over(core: Arc<Core>) {
-    let limit = core.config.limits.abandon_after;
-    let mut beat = tokio::time::interval((limit / 4).max(Duration::from_millis(100)));
-    while core.stop.accepting.run_until_cancelled(beat.tick()).await.is_some() {
-        let Some(before) = Instant::now().checked_sub(limit) else {
+    let limit = || core.settings().config.limits.abandon_after;
+    let mut wait = Duration::ZERO;
+    while core
+        .stop
+        .accepting
+        .run_until_cancelled(tokio::time::sleep(wait))
+        .await
+        .is_some()
+    {
+        // A long limit that is made shorter is heard of soon.
+        wait = (limit() / 4).clamp(Duration::from_millis(100), LONGEST_WAIT);
+        let Some(before) = Instant::now().checked_sub(limit()) else {
             continue;
         };
         for evaluation in core.attendance.absent_since(before) {

@@ -157,7 +157,7 @@ async fn pull_request(ci: &Ci, row: &DeliveryRow, told: PullRequest) -> Result<S
     let mut cancelled = 0;
     for evaluation in open.iter().filter(|evaluation| superseded(evaluation)) {
         if is_in(
-            &core.config,
+            &core.settings().config,
             &evaluation.submission.project,
             &row.forge,
             &told.repository,
@@ -216,7 +216,7 @@ async fn is_of(ci: &Ci, evaluation: EvaluationId, forge: &str, repository: &Repo
         .index
         .read(move |conn| evaluations::get(conn, evaluation))
         .await?;
-    Ok(row.is_some_and(|row| is_in(&ci.core.config, &row.submission.project, forge, repository)))
+    Ok(row.is_some_and(|row| is_in(&ci.core.settings().config, &row.submission.project, forge, repository)))
 }
 
 /// Runs the job of a check run again, or all of its evaluation, and has the check run posted anew: only a new one has the

@@ -33,6 +33,7 @@ use crate::config::{self, ForgeAuth, ForgeKind};
 use crate::core::now;
 use crate::error::told;
 use crate::forge::OpenError;
+use crate::settings::Live;
 
 pub(crate) use self::worker::run;
 
@@ -44,7 +45,7 @@ const REFUSALS_TOLD: Millis = 60_000;
 /// Takes deliveries. Clones share one queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Hooks {
-    gates: Arc<Gates>,
+    live: Live,
     index: Index,
     /// Somebody put something into the queue.
     queued: Arc<Notify>,
@@ -149,9 +150,9 @@ fn verifier(forge: &config::Forge) -> Result<Option<Verifier>, OpenError> {
 }
 
 impl Hooks {
-    pub(crate) fn new(gates: Gates, index: Index) -> Self {
+    pub(crate) fn new(live: Live, index: Index) -> Self {
         Self {
-            gates: Arc::new(gates),
+            live,
             index,
             queued: Arc::default(),
             refusal_told: Arc::new(AtomicI64::new(Millis::MIN)),
@@ -160,7 +161,7 @@ impl Hooks {
 
     /// The forge of this name, if its deliveries are taken: nothing is read of a body before that is clear.
     pub(crate) fn gate(&self, forge: &str) -> Result<Arc<Gate>, Turned> {
-        let Some(gate) = self.gates.0.get(forge) else {
+        let Some(gate) = self.live.now().gates.0.get(forge).cloned() else {
             metrics::refused("", "unknown-forge");
             return Err(Turned::UnknownForge(forge.to_owned()));
         };
@@ -168,7 +169,7 @@ impl Hooks {
             metrics::refused(forge, "no-secret");
             return Err(Turned::NoSecret(forge.to_owned()));
         }
-        Ok(gate.clone())
+        Ok(gate)
     }
 
     /// Counts a delivery that was refused before anything was known of it.

@@ -6,4 +6,6 @@
 mod common;
 
 mod activation;
+mod notify;
+mod reload;
 mod world;

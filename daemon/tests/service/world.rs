@@ -41,6 +41,12 @@ impl World {
         self
     }
 
+    /// Sets a variable of the daemons it starts.
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Writes the configuration anew.
     pub(crate) fn configure(&self, sections: &str) {
         let text = format!(
@@ -133,6 +139,24 @@ impl World {
         let before = self.said("listening on");
         let process = self.spawn();
         self.wait_for("listening on", before + 1);
+        process
+    }
+
+    /// Starts a daemon without a configuration, as a user does by hand, and waits until it listens.
+    pub(crate) fn start_per_user(&self) -> Process {
+        let log = File::create(self.home.path().join("log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_nixci-daemon"))
+            .env_remove("NIXCI_CONFIG")
+            .env("HOME", self.home.path())
+            .env("XDG_RUNTIME_DIR", self.home.path())
+            .env("XDG_STATE_HOME", self.home.path())
+            .env("NIX_REMOTE", "unix:///nowhere")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        let process = Process(process.unwrap());
+        self.wait_for("listening on", 1);
         process
     }
 

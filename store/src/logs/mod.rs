@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,7 +67,8 @@ pub struct Logs {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
-    log_bytes: u64,
+    /// Of attempts that begin from now on.
+    log_bytes: AtomicU64,
     /// Held to look up, insert or remove.
     running: Mutex<HashMap<AttemptId, Arc<Live>>>,
 }
@@ -98,16 +100,24 @@ impl Logs {
         Ok(Self {
             shared: Arc::new(Shared {
                 dir: dir.to_owned(),
-                log_bytes,
+                log_bytes: AtomicU64::new(log_bytes),
                 running: Mutex::default(),
             }),
         })
     }
 
+    /// Keeps so many bytes of the logs that begin from now on.
+    pub fn limit(&self, log_bytes: u64) {
+        self.shared.log_bytes.store(log_bytes, Ordering::Relaxed);
+    }
+
     /// Begins the log of an attempt. Nothing is on disk before its first lines are.
     #[must_use]
     pub fn start(&self, attempt: AttemptId) -> LogWriter {
-        let live = Arc::new(Live::new(self.shared.path(attempt), self.shared.log_bytes));
+        let live = Arc::new(Live::new(
+            self.shared.path(attempt),
+            self.shared.log_bytes.load(Ordering::Relaxed),
+        ));
         self.shared.running().insert(attempt, Arc::clone(&live));
         LogWriter::new(Arc::clone(&self.shared), attempt, live)
     }

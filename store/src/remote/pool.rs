@@ -3,7 +3,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nixci_protocol::client::{Connection, Hello};
@@ -15,7 +16,7 @@ use super::error::{Fault, Unreachable};
 use super::said::Said;
 use super::ssh::{self, SshFiles};
 use super::transport::{self, Transport, Watch};
-use super::{RemoteOptions, StoreUri};
+use super::{BuildOptions, RemoteOptions, StoreUri};
 
 /// A store and the connections to it. Clones share them.
 #[derive(Clone)]
@@ -25,7 +26,11 @@ struct Inner {
     name: String,
     uri: StoreUri,
     options: RemoteOptions,
-    max_connections: usize,
+    // Held for a copy.
+    build: Mutex<Build>,
+    /// Whether the URI says how many connections there are.
+    is_counted: bool,
+    max_connections: AtomicUsize,
     slots: Arc<Semaphore>,
     // Held for a push or a pop, never across an await. The last used is taken first, so that the others can age.
     idle: Mutex<Vec<Link>>,
@@ -33,9 +38,20 @@ struct Inner {
     company: Company,
 }
 
+/// Settings of connections, and since when they hold.
+struct Build {
+    options: BuildOptions,
+    since: Instant,
+}
+
 impl Inner {
+    fn build(&self) -> MutexGuard<'_, Build> {
+        self.build.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it has other settings than it would have now, or has been open for too long.
     fn is_too_old(&self, link: &Link) -> bool {
-        self.options.max_age.is_some_and(|max| link.age() > max)
+        link.opened < self.build().since || self.options.max_age.is_some_and(|max| link.age() > max)
     }
 
     fn keep(&self, link: Link) {
@@ -43,7 +59,7 @@ impl Inner {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.max_connections {
+        if idle.len() < self.max_connections.load(Ordering::Relaxed) {
             idle.push(link);
         }
     }
@@ -123,9 +139,14 @@ impl Remote {
         Self(Arc::new(Inner {
             name: name.to_owned(),
             uri,
-            max_connections,
+            is_counted: of_uri.is_some(),
+            max_connections: AtomicUsize::new(max_connections),
             slots: Arc::new(Semaphore::new(max_connections)),
             idle: Mutex::new(Vec::new()),
+            build: Mutex::new(Build {
+                options: options.build.clone(),
+                since: Instant::now(),
+            }),
             options,
             ssh: SshFiles::default(),
             company: Company::default(),
@@ -144,7 +165,7 @@ impl Remote {
         &self.0.uri
     }
 
-    /// How it is used.
+    /// How it was made to be used; [`Self::set_build`] and [`Self::resize`] may have changed that.
     #[must_use]
     pub fn options(&self) -> &RemoteOptions {
         &self.0.options
@@ -153,7 +174,45 @@ impl Remote {
     /// At most so many pooled connections are open at once.
     #[must_use]
     pub fn max_connections(&self) -> usize {
-        self.0.max_connections
+        self.0.max_connections.load(Ordering::Relaxed)
+    }
+
+    /// From now on at most so many pooled connections are open at once; `max-connections` of the URI comes first. Those
+    /// that are in use are used on: while they are too many, a task waits for them. Needs a Tokio runtime.
+    pub fn resize(&self, connections: usize) {
+        if self.0.is_counted {
+            return;
+        }
+        let connections = connections.clamp(1, Semaphore::MAX_PERMITS);
+        let before = self.0.max_connections.swap(connections, Ordering::Relaxed);
+        self.0.slots.add_permits(connections.saturating_sub(before));
+        let fewer = before.saturating_sub(connections);
+        if fewer == 0 {
+            return;
+        }
+        let slots = self.0.slots.clone();
+        tokio::spawn(async move {
+            for _ in 0..fewer {
+                // The semaphore is never closed.
+                let Ok(slot) = slots.acquire().await else { return };
+                slot.forget();
+            }
+        });
+    }
+
+    /// Sets what new connections have as settings of builds. Idle ones are closed; those in use are not used again.
+    pub fn set_build(&self, options: BuildOptions) {
+        {
+            let mut build = self.0.build();
+            if build.options == options {
+                return;
+            }
+            *build = Build {
+                options,
+                since: Instant::now(),
+            };
+        }
+        self.close_idle();
     }
 
     /// A pooled connection: an idle one that is still good, or a new one. Waits while all are in use; those who wait are
@@ -270,7 +329,7 @@ impl Remote {
             store_dir: self.0.options.store_dir.clone(),
             ..Hello::default()
         };
-        let settings = self.0.options.build.request();
+        let (settings, opened) = (self.0.build().options.request(), Instant::now());
         let shake_hands = async {
             let mut connection = match transport {
                 Transport::Socket(read, write) => Connection::open(read, write, hello).await?,
@@ -286,7 +345,7 @@ impl Remote {
                 connection,
                 watch,
                 said,
-                opened: Instant::now(),
+                opened,
             }),
             Ok(Err(error)) => Err(Fault::Handshake {
                 error,
@@ -330,7 +389,7 @@ impl Remote {
                 Ok((self.private_daemon(Some(store)), false))
             }
             StoreUri::Ssh(ssh) => {
-                let shared = self.0.max_connections > 1;
+                let shared = self.max_connections() > 1;
                 let timeout = self.0.options.connect_timeout;
                 let command = ssh::command(&ssh, &self.0.ssh, shared, timeout, environment)?;
                 Ok((Route::Program(Box::new(command)), !ssh.is_pipe()))

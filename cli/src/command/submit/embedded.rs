@@ -30,6 +30,7 @@ impl Embedded {
             | StartError::HalfRestored { .. }
             | StartError::Inherit(_)
             | StartError::NotASocket { .. }
+            | StartError::Several(_)
             | StartError::Bind { .. }
             | StartError::Open { .. }
             | StartError::Store { .. }

@@ -24,7 +24,7 @@ struct Substituter {
 
 pub(in crate::http) async fn stores(State(site): State<Site>) -> Result<Html<String>, HttpError> {
     let stores = site.reader.stores().await?;
-    let url = site.reader.pages().map(str::to_owned);
+    let url = site.reader.pages().map(|pages| pages.to_string());
     let substituter = site.cache.as_ref().zip(url).map(|(cache, url)| Substituter {
         url,
         keys: cache.keys().join(" "),
