@@ -1,6 +1,6 @@
 # Every target does its own set-up; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test nix-test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb deb-test clean-test-cache
+.PHONY: help demo test nix-test vm-test bench fuzz fmt lint doc setup install install-cli install-daemon deb deb-test licenses advisories sbom static release clean-test-cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/\1\t\2/p' Makefile | sed 's/%/NAME/' | expand -t 20
@@ -11,6 +11,7 @@ demo: ## submit a small flake to a daemon and watch the verdict come (KEEP=1 lea
 
 test: setup ## everything that must hold: format, lints, build, tests, stories in machines, doc tests
 	cargo fmt --check
+	$(CHECK_LICENSES)
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo build --quiet --workspace
 	NIXCI_LOG=$${NIXCI_LOG:-debug} cargo nextest run --workspace
@@ -117,6 +118,55 @@ deb-test: ## the packages are the same when made twice, and install, upgrade and
 	@$(MAKE) --no-print-directory --silent deb PROFILE=dev >/dev/null
 	@cd target/debian && sha256sum --check --quiet first && rm first
 	@daemon/debian/test "$${NIXCI_TEST_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nixci-test}/machine/nix"
+
+# What only tests are built with is not given on, and need not have a licence for that.
+define CHECK_LICENSES
+	cargo deny --log-level error --locked --exclude-dev check licenses
+	cargo deny --log-level error --locked check bans sources
+endef
+
+licenses: ## the licences and sources of all crates against deny.toml
+	@.ci/setup licenses
+	$(CHECK_LICENSES)
+
+advisories: ## known holes in crates; fetches the list of them from github.com
+	@.ci/setup licenses
+	cargo deny check advisories
+
+ARTIFACTS = target/release-artifacts
+MUSL ?= $(shell uname -m)-unknown-linux-musl
+
+sbom: ## what the programs are made of, as CycloneDX, and all licences, in target/release-artifacts
+	@.ci/setup sbom
+	.ci/sbom $(ARTIFACTS)
+	@"$${NIXCI_TEST_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nixci-test}/sbom/bin/python" .ci/valid-sbom $(ARTIFACTS)/*.cdx.json
+
+# Paths of this machine are not in the program: the same sources, compiler and C compiler give the same bytes.
+RUSTC_SYSROOT = $(shell rustc --print sysroot)
+REMAP = --remap-path-prefix=$(CURDIR)=/nixci --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo --remap-path-prefix=$(RUSTC_SYSROOT)=/rust
+REPRODUCIBLE = RUSTFLAGS="$${RUSTFLAGS:-} $(REMAP)" CFLAGS="$${CFLAGS:-} -ffile-prefix-map=$${CARGO_HOME:-$$HOME/.cargo}=/cargo -ffile-prefix-map=$(CURDIR)=/nixci"
+
+static: ## `nixci` for any Linux, linked with nothing, tried where nothing else is (PROFILE=dev: for tests)
+	@.ci/setup static $(MUSL)
+	$(REPRODUCIBLE) CC_$(subst -,_,$(MUSL))=musl-gcc cargo build --quiet --locked --profile $(PROFILE) --target $(MUSL) --package nixci
+	@.ci/static $(or $(CARGO_TARGET_DIR),target)/$(MUSL)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/nixci
+
+# Each on its own, since they share what is built.
+release: ## all that a release has, with SHA256SUMS, in target/release-artifacts; see docs/releases.md
+	@[ -z "$$(git status --porcelain)" ] || { echo "commit first: a release is made of a commit" >&2; exit 2; }
+	rm -rf $(ARTIFACTS)
+	mkdir -p $(ARTIFACTS)
+	$(MAKE) licenses
+	$(MAKE) sbom
+	$(REPRODUCIBLE) $(MAKE) deb
+	$(MAKE) static
+	cp target/debian/*.deb $(ARTIFACTS)
+	cp target/$(MUSL)/release/nixci $(ARTIFACTS)/nixci-$(MUSL)
+	cp LICENSE-MIT LICENSE-APACHE CHANGELOG.md $(ARTIFACTS)
+	git archive --format=tar.gz --prefix=nixci-$(VERSION)/ --output=$(ARTIFACTS)/nixci-$(VERSION).tar.gz HEAD
+	cd $(ARTIFACTS) && sha256sum * >SHA256SUMS
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
 setup: ## what the tests need: packages, cargo-nextest, three versions of Nix, machines
 	@.ci/setup

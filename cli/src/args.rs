@@ -15,9 +15,12 @@ Exit codes:
   4  the daemon or a store cannot be reached
   5  not allowed";
 
+/// The version, with the commit it was built from where that is known: `0.1.0 (709f23d0a1b2 2026-11-21)`.
+pub(crate) const VERSION: &str = env!("NIXCI_VERSION");
+
 /// Submit Nix builds to a nixci daemon and read what became of them.
 #[derive(Debug, Parser)]
-#[command(name = "nixci", version, propagate_version = true, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "nixci", version = VERSION, propagate_version = true, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -79,7 +79,7 @@ impl Ci {
     #[must_use]
     pub fn info(&self, who: &Principal) -> Info {
         Info {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             store_dir: self.core.config.store_dir.to_string(),
             pages: self.core.settings().pages.as_deref().map(str::to_owned),
             principal: who.name().to_owned(),

@@ -23,6 +23,7 @@ mod door;
 mod error;
 pub mod forge;
 mod forward;
+pub mod generate;
 pub mod http;
 mod issue;
 mod listen;
@@ -58,3 +59,6 @@ pub use reload::Reloaded;
 pub use settings::Pages;
 pub use start::{Running, start, start_with};
 pub use stdio::{StdioError, default_sockets, stdio};
+
+/// The version, with the commit it was built from where that is known: `0.1.0 (709f23d0a1b2 2026-11-21)`.
+pub const VERSION: &str = env!("NIXCI_VERSION");

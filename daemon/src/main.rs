@@ -6,7 +6,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use nixci_daemon::generate;
 
 use command::backup::{backup, restore};
 use command::serve::{LogFormat, serve};
@@ -15,7 +17,7 @@ use command::token::{TokenCommand, hash_token, tokens};
 
 /// A Nix-native CI daemon: takes derivations, builds them on Nix stores, remembers what became of them.
 #[derive(Debug, Parser)]
-#[command(name = "nixci-daemon", version, args_conflicts_with_subcommands = true)]
+#[command(name = "nixci-daemon", version = nixci_daemon::VERSION, args_conflicts_with_subcommands = true)]
 struct Args {
     /// The configuration; without one the daemon runs with the defaults of the current user. `check-config`, `token`
     /// and other commands for a daemon take `/etc/nixci/nixci.toml` where it exists.
@@ -91,6 +93,18 @@ enum Command {
         #[arg(long)]
         new: bool,
     },
+    /// Prints a completion script for a shell.
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes a man page for every command into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder; made when missing.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -118,6 +132,15 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             only_store(store.as_deref())?;
             let lowered = principal.map(|name| lowered(&name, trusted)).transpose()?;
             stdio(socket, args.config.as_deref(), lowered.as_ref())
+        }
+        Some(Command::Completions { shell }) => {
+            generate::completions(Args::command(), shell)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Man { dir }) => {
+            generate::man_pages(Args::command(), &dir)
+                .with_context(|| format!("failed to write man pages into `{}`", dir.display()))?;
+            Ok(ExitCode::SUCCESS)
         }
         Some(Command::HashToken { new }) => hash_token(new),
         Some(Command::Backup { dest, json }) => backup(&command::administered(args.config.as_deref())?, &dest, json),

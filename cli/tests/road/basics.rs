@@ -1,6 +1,6 @@
 //! What needs no builds: no daemon, wrong words, generated files.
 
-use crate::world::World;
+use crate::world::{Ran, World};
 
 #[test]
 fn without_a_daemon_the_user_is_told_how_to_start_one() {
@@ -94,6 +94,18 @@ fn completions_and_man_pages_cover_every_command() {
         let path = world.dir().join("pages").join(format!("{page}.1"));
         assert!(path.is_file(), "{}", path.display());
     }
+    // Shells and mandoc take them.
+    let output = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/generated"))
+        .args([env!("CARGO_BIN_EXE_nixci"), "subm"])
+        .output()
+        .unwrap();
+    Ran::from(output).ends(0);
+}
+
+#[test]
+fn the_version_is_said_with_what_it_was_built_from() {
+    let version = format!("nixci {}\n", nixci_daemon::VERSION);
+    assert_eq!(World::quiet().nixci(&["--version"]).ends(0).out, version);
 }
 
 #[test]

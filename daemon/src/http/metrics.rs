@@ -20,6 +20,7 @@ use super::error::HttpError;
 use crate::core::now;
 use crate::webhook;
 
+const BUILD_INFO: &str = "nixci_build_info";
 const BUILDS: &str = "nixci_builds_total";
 const ATTEMPTS: &str = "nixci_attempts_total";
 const REQUESTS: &str = "nixci_http_requests_total";
@@ -59,6 +60,7 @@ pub(super) fn recorder() -> PrometheusHandle {
 }
 
 fn describe() {
+    describe_gauge!(BUILD_INFO, "1; the labels say which nixci this is");
     describe_counter!(BUILDS, "Builds that came to an end, by result");
     describe_counter!(ATTEMPTS, "Attempts that ended, by store, result and class of failure");
     describe_counter!(REQUESTS, "HTTP requests, by route, method and status");
@@ -208,6 +210,12 @@ fn show_unsent(counts: &[Counts]) {
     }
 }
 
+/// What is known of the build beside the number: commit and day.
+fn build() -> &'static str {
+    let (_, build) = crate::VERSION.split_once(" (").unwrap_or_default();
+    build.trim_end_matches(')')
+}
+
 pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoResponse, HttpError> {
     let load = site.reader.load_of_stores().await?;
     for (store, load) in load {
@@ -217,6 +225,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> Result<impl IntoRespons
         gauge!(SLOTS, "store" => name.clone()).set(f64::from(load.slots));
         gauge!(UP, "store" => name).set(if load.down.is_none() { 1.0 } else { 0.0 });
     }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION"), "build" => build()).set(1.0);
     if let Some(cache) = &site.cache {
         gauge!(NAR_CACHE).set(cache.bytes() as f64);
     }

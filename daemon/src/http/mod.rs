@@ -38,8 +38,6 @@ pub(crate) use self::tls::Certificate;
 pub use self::tls::TlsError;
 use crate::read::Reader;
 
-/// The version that pages and `/healthz` tell.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Event streams and followed logs that may be open at once; each one holds a connection and a little memory.
 const STREAMS: usize = 256;
 

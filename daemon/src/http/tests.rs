@@ -115,7 +115,8 @@ fn stable(html: &str) -> String {
     }
     out.push_str(rest);
     let blank = |line: &&str| !line.trim().is_empty();
-    out.replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    out.replace(crate::VERSION, "VERSION")
+        .replace(env!("CARGO_PKG_VERSION"), "VERSION")
         .lines()
         .filter(blank)
         .collect::<Vec<_>>()
@@ -477,6 +478,7 @@ async fn metrics_tell_stores_and_requests() {
     for line in [
         "nixci_http_requests_total{route=\"/\",method=\"GET\",status=\"200\"}",
         "nixci_store_slots{store=\"builder\"} 2",
+        concat!("nixci_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",build=\""),
         "nixci_open_evaluations 0",
         "nixci_spool_objects 0",
         "nixci_attempts_total{store=\"builder\",result=\"failed\",class=\"hash-mismatch\"}",

@@ -134,7 +134,7 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
-    /// Version of nixci.
+    /// Version of nixci: the number, then after a space, where it is known, what it was built from.
     pub version: String,
     /// The store directory whose paths it takes, `/nix/store` by default.
     pub store_dir: String,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::process::Command;
 
 use super::{print, print_json};
-use crate::args::Global;
+use crate::args::{Global, VERSION};
 use crate::connect::{Address, Daemon};
 use crate::context::{Context, process_env};
 use crate::exit::{Exit, Problem};
@@ -248,11 +248,13 @@ async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
             info.principal
         ),
     )];
-    if info.version != env!("CARGO_PKG_VERSION") {
+    // Commits of one version understand each other.
+    let number = info.version.split(' ').next().unwrap_or_default();
+    if number != env!("CARGO_PKG_VERSION") {
         checks.push(Check::trouble(
             Level::Warning,
             "version",
-            format!("the daemon is {}, this is {}", info.version, env!("CARGO_PKG_VERSION")),
+            format!("the daemon is {}, this is {VERSION}", info.version),
             "use the same version on both sides",
         ));
     }
