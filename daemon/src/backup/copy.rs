@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
-use rustix::fs::{statvfs, syncfs};
+use rustix::fs::statvfs;
 use sha2::{Digest as _, Sha256};
 
 use super::error::BackupError;
@@ -96,14 +96,28 @@ impl Copier {
 
     /// Returns once everything is on disk.
     pub(super) fn sync(&mut self) -> Result<(), BackupError> {
-        syncfs(&self.folder).map_err(|error| BackupError::File {
+        sync(&self.folder).map_err(|cause| BackupError::File {
             doing: "write",
             path: "the files to disk".into(),
-            cause: error.into(),
+            cause,
         })?;
         (self.bytes, self.files) = (0, 0);
         Ok(())
     }
+}
+
+/// Writes to disk what the file system of a folder holds.
+#[cfg(target_os = "linux")]
+fn sync(folder: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(folder)?)
+}
+
+/// Writes to disk what the file systems hold. Daemons that last run on Linux; elsewhere this is linked, not used.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "that of Linux can fail")]
+fn sync(_folder: &File) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
 }
 
 /// The hash of a file.

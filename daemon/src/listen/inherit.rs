@@ -8,7 +8,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
-use rustix::net::sockopt::socket_acceptconn;
 use tracing::warn;
 
 use super::socket::BoundSocket;
@@ -146,12 +145,24 @@ impl Inherited {
 fn ready<S: AsFd>(name: &'static str, taken: io::Result<Option<S>>) -> Result<S, InheritError> {
     let socket = taken.and_then(|socket| socket.ok_or_else(|| io::Error::other("it was taken before")));
     let socket = socket.map_err(of(name))?;
-    if socket_acceptconn(&socket).map_err(|error| of(name)(error.into()))? {
+    if listens(&socket).map_err(of(name))? {
         return Ok(socket);
     }
     Err(of(name)(io::Error::other(
         "it does not listen; leave Accept=yes out of its unit",
     )))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn listens<S: AsFd>(socket: &S) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_acceptconn(socket)?)
+}
+
+/// These systems do not tell, and have no systemd that would pass a socket.
+#[cfg(target_vendor = "apple")]
+#[expect(clippy::unnecessary_wraps, reason = "that of other systems can fail")]
+fn listens<S: AsFd>(_socket: &S) -> io::Result<bool> {
+    Ok(true)
 }
 
 fn of(name: &'static str) -> impl Fn(io::Error) -> InheritError {

@@ -105,14 +105,26 @@ impl FromStr for TokenHash {
     }
 }
 
+/// Random bytes of the system.
+#[cfg(target_os = "linux")]
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Random bytes of the system.
+#[cfg(not(target_os = "linux"))]
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, bytes)
+}
+
 /// Makes a token. It is shown once, to whom it is for.
 pub fn new_token() -> Result<String, TokenError> {
     let mut bytes = [0; TOKEN_BYTES];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let got = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty());
-        filled += got.map_err(|error| TokenError::Random(error.into()))?;
-    }
+    fill(&mut bytes).map_err(TokenError::Random)?;
     Ok(format!("nixci_{}", BASE64URL_NOPAD.encode(&bytes)))
 }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::{Interest, ReadBuf};
 
-use super::{SocketReader, SocketWriter};
+use crate::io::{SocketReader, SocketWriter};
 
 /// Bytes the pipe is to hold: more than a socket does, so that one call takes all that has arrived.
 const ROOM: usize = 1024 * 1024;
