@@ -17,6 +17,7 @@ use crate::ci::Ci;
 use crate::core::{BuildStore, Core, now};
 use crate::error::{CiError, told};
 use crate::scheduler::Root;
+use crate::submit::superseded;
 use crate::{advisory, recovery, submit};
 
 /// How long a store is given to answer when it is looked at.
@@ -29,6 +30,8 @@ struct Restart {
     row: EvaluationRow,
     forgotten: Vec<DrvId>,
     roots: Vec<Root>,
+    /// How many builds are tried again, or for the first time.
+    builds: u64,
 }
 
 /// Forgets failures and tries again.
@@ -86,8 +89,12 @@ pub(crate) async fn restart_job(ci: &Ci, evaluation: EvaluationId, attr: &AttrPa
 
 /// Has the scheduler do what a restart found.
 async fn go_on(core: &Core, found: Restart) -> Result<Changed, CiError> {
-    let Restart { row, forgotten, roots } = found;
-    let builds = forgotten.len() as u64;
+    let Restart {
+        row,
+        forgotten,
+        roots,
+        builds,
+    } = found;
     if builds == 0 {
         return Ok(Changed { builds });
     }
@@ -130,17 +137,10 @@ fn failures(conn: &Connection, drvs: &[DrvId]) -> index::Result<Vec<DrvId>> {
     Ok(found.into_iter().collect())
 }
 
-/// Forgets failures, and makes the evaluation one that waits for builds again.
+/// Forgets failures, and makes the evaluation one that waits for builds again. One that was cancelled or given up may have
+/// builds that were never tried.
 fn reopen(tx: &Transaction<'_>, row: EvaluationRow, forgotten: Vec<DrvId>, drvs: &[DrvId]) -> index::Result<Restart> {
     attempts::forget(tx, &forgotten)?;
-    if !forgotten.is_empty() {
-        match row.state {
-            EvaluationState::Receiving | EvaluationState::Building => {}
-            EvaluationState::Done | EvaluationState::Cancelled | EvaluationState::Abandoned => {
-                evaluations::set_state(tx, row.id, EvaluationState::Building, now())?;
-            }
-        }
-    }
     let mut open = Vec::new();
     for (drv, standing) in drvs.iter().zip(outcomes::of(tx, drvs)?) {
         match standing {
@@ -148,8 +148,26 @@ fn reopen(tx: &Transaction<'_>, row: EvaluationRow, forgotten: Vec<DrvId>, drvs:
             Standing::Open | Standing::Cancelled { .. } | Standing::Failed { .. } => open.push(*drv),
         }
     }
+    let mut builds = forgotten.len();
+    let reopens = match row.state {
+        EvaluationState::Receiving | EvaluationState::Building => false,
+        EvaluationState::Done => builds > 0,
+        EvaluationState::Cancelled | EvaluationState::Abandoned => {
+            builds = builds.max(open.len());
+            builds > 0
+        }
+    };
+    if reopens {
+        evaluations::set_state(tx, row.id, EvaluationState::Building, now())?;
+        evaluations::set_label(tx, row.id, superseded::REASON, None)?;
+    }
     let roots = recovery::roots_of(tx, &open)?;
-    Ok(Restart { row, forgotten, roots })
+    Ok(Restart {
+        row,
+        forgotten,
+        roots,
+        builds: builds as u64,
+    })
 }
 
 /// Restarts one derivation for the newest evaluation that wants it, with what it blocks there.
@@ -215,10 +233,7 @@ pub(crate) async fn cancel(ci: &Ci, what: &Target) -> Result<Changed, CiError> {
             if !was_open {
                 return Ok(Changed { builds: 0 });
             }
-            core.attendance.forget(evaluation);
-            core.scheduler.cancel(evaluation).await.map_err(|_| CiError::Stopping)?;
-            core.holders.release(evaluation);
-            core.announce(evaluation);
+            stop(core, evaluation).await?;
             Ok(Changed {
                 builds: progress.map_or(0, |progress| progress.builds_left),
             })
@@ -237,6 +252,15 @@ pub(crate) async fn cancel(ci: &Ci, what: &Target) -> Result<Changed, CiError> {
             Ok(Changed { builds: 1 })
         }
     }
+}
+
+/// Stops what an evaluation wants that is recorded as cancelled.
+pub(crate) async fn stop(core: &Core, evaluation: EvaluationId) -> Result<(), CiError> {
+    core.attendance.forget(evaluation);
+    core.scheduler.cancel(evaluation).await.map_err(|_| CiError::Stopping)?;
+    core.holders.release(evaluation);
+    core.announce(evaluation);
+    Ok(())
 }
 
 /// Looks at every store at once.

@@ -30,7 +30,7 @@ pub(crate) use file::is_safe_address;
 pub use forge::{Forge, ForgeAuth, ForgeKind, Form, Pace, Window};
 pub(crate) use oidc::one_fits;
 pub use oidc::{Allow, ClaimNames, Oidc, OidcKind, Reuse};
-pub use project::{ContextNames, Detail, Project};
+pub use project::{ContextNames, Detail, Home, Project};
 pub use secret::{SecretError, SecretFile};
 pub use signing::Keys;
 pub use tokens::{HashFrom, Projects, Right, Token, point_in_time};

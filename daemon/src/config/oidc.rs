@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::Right;
 use super::project::fits;
 
@@ -49,27 +51,64 @@ pub enum Reuse {
     Job,
 }
 
-/// What claims are called that say something about a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimNames {
+/// Names every claim once: what it says, what the configuration calls it, and what GitHub and GitLab call it.
+macro_rules! claims {
+    ($($(#[$about:meta])* $field:ident, $key:literal: $github:literal, $gitlab:literal;)*) => {
+        /// What claims are called that say something about a job.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct ClaimNames {
+            $($(#[$about])* pub $field: String,)*
+        }
+
+        /// Names of claims in the configuration, in place of those of the kind.
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct ClaimsTable {
+            $(#[serde(rename = $key)] $field: Option<String>,)*
+        }
+
+        impl ClaimsTable {
+            /// These, and for the others those of a kind.
+            pub(super) fn or(self, default: ClaimNames) -> ClaimNames {
+                ClaimNames { $($field: self.$field.unwrap_or(default.$field),)* }
+            }
+        }
+
+        impl OidcKind {
+            /// What its claims are called: <https://docs.github.com/en/actions/reference/security/oidc>,
+            /// <https://docs.gitlab.com/ci/secrets/id_token_authentication/>.
+            #[must_use]
+            pub fn claims(self) -> ClaimNames {
+                match self {
+                    Self::GitHub | Self::Forgejo | Self::Generic => ClaimNames { $($field: $github.to_owned(),)* },
+                    Self::GitLab => ClaimNames { $($field: $gitlab.to_owned(),)* },
+                }
+            }
+        }
+    };
+}
+
+claims! {
     /// The repository's name.
-    pub repository: String,
+    repository, "repository": "repository", "project_path";
     /// Its number.
-    pub repository_id: String,
+    repository_id, "repository_id": "repository_id", "project_id";
     /// The number of its owner or group.
-    pub owner_id: String,
+    owner_id, "owner_id": "repository_owner_id", "namespace_id";
     /// The commit.
-    pub commit: String,
+    commit, "commit": "sha", "sha";
     /// The branch or tag.
-    pub git_ref: String,
+    git_ref, "ref": "ref", "ref_path";
+    /// The branch of a pull request, where the branch or tag is that of its merge.
+    head_ref, "head_ref": "head_ref", "ref_path";
     /// What started the job.
-    pub event: String,
+    event, "event": "event_name", "pipeline_source";
     /// The deployment environment.
-    pub environment: String,
+    environment, "environment": "environment", "environment";
     /// Whether the branch or tag is protected.
-    pub ref_protected: String,
+    ref_protected, "ref_protected": "ref_protected", "ref_protected";
     /// The run or job.
-    pub job: String,
+    job, "job": "run_id", "pipeline_id";
 }
 
 /// Which jobs are let in, and what they may. Conditions that are not given hold always; lists hold where one of their
@@ -103,58 +142,6 @@ impl OidcKind {
             Self::GitLab => "gitlab",
             Self::Forgejo => "forgejo",
             Self::Generic => "generic",
-        }
-    }
-
-    /// What its claims are called: <https://docs.github.com/en/actions/reference/security/oidc>,
-    /// <https://docs.gitlab.com/ci/secrets/id_token_authentication/>.
-    #[must_use]
-    pub fn claims(self) -> ClaimNames {
-        let names: [&str; 9] = match self {
-            Self::GitHub | Self::Forgejo | Self::Generic => [
-                "repository",
-                "repository_id",
-                "repository_owner_id",
-                "sha",
-                "ref",
-                "event_name",
-                "environment",
-                "ref_protected",
-                "run_id",
-            ],
-            Self::GitLab => [
-                "project_path",
-                "project_id",
-                "namespace_id",
-                "sha",
-                "ref_path",
-                "pipeline_source",
-                "environment",
-                "ref_protected",
-                "pipeline_id",
-            ],
-        };
-        let [
-            repository,
-            repository_id,
-            owner_id,
-            commit,
-            git_ref,
-            event,
-            environment,
-            ref_protected,
-            job,
-        ] = names.map(str::to_owned);
-        ClaimNames {
-            repository,
-            repository_id,
-            owner_id,
-            commit,
-            git_ref,
-            event,
-            environment,
-            ref_protected,
-            job,
         }
     }
 }

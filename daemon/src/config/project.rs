@@ -81,6 +81,38 @@ impl Project {
     }
 }
 
+/// Where a project is: a repository of a forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home<'a> {
+    /// The forge, by its name.
+    pub forge: &'a str,
+    /// The repository there.
+    pub repository: &'a str,
+    /// The forge's number of it, where the configuration says it.
+    pub repository_id: Option<u64>,
+}
+
+impl<'a> Home<'a> {
+    /// Where the first of these that is about a project puts it; none where it is at no forge.
+    #[must_use]
+    pub fn of(projects: &'a [Project], project: &'a str) -> Option<Self> {
+        let found = projects.iter().find(|entry| entry.fits(project))?;
+        Some(Self {
+            forge: found.forge.as_deref()?,
+            repository: found.repository_of(project),
+            repository_id: found.repository_id,
+        })
+    }
+
+    /// Whether a forge means this repository. Names are compared as forges do, without regard to case; a number that is not
+    /// told is no other one.
+    #[must_use]
+    pub fn is(&self, forge: &str, name: &str, id: Option<u64>) -> bool {
+        let is_other = |wanted| id.is_some_and(|id| id != wanted);
+        self.forge == forge && self.repository.eq_ignore_ascii_case(name) && !self.repository_id.is_some_and(is_other)
+    }
+}
+
 /// Whether a text is what a pattern says, in which `*` stands for any text, also none.
 pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');

@@ -160,6 +160,8 @@ pub struct PullRequest {
     pub is_open: bool,
     /// Whether its head is in another repository.
     pub is_fork: bool,
+    /// Whose that repository is, where the forge tells.
+    pub head_owner: Option<String>,
 }
 
 /// A run of a workflow as its forge knows it now.
@@ -171,8 +173,42 @@ pub struct WorkflowRun {
     pub event: String,
     /// Its branch.
     pub head_branch: Option<String>,
+    /// Whether that branch is in another repository.
+    pub is_fork: bool,
+    /// Whose that repository is, where the forge tells.
+    pub head_owner: Option<String>,
     /// Pull requests it is for, as far as the forge tells: none of forks.
     pub pull_requests: Vec<u64>,
+}
+
+impl PullRequest {
+    /// Its branch as people write it.
+    #[must_use]
+    pub fn branch(&self) -> Option<String> {
+        branch(self.head_ref.as_deref(), self.is_fork, self.head_owner.as_deref())
+    }
+}
+
+impl WorkflowRun {
+    /// Its branch as people write it.
+    #[must_use]
+    pub fn branch(&self) -> Option<String> {
+        branch(self.head_branch.as_deref(), self.is_fork, self.head_owner.as_deref())
+    }
+}
+
+/// A branch; that of a fork as `owner:branch`, for its `main` is not ours, and none where nobody says whose it is.
+fn branch(name: Option<&str>, is_fork: bool, owner: Option<&str>) -> Option<String> {
+    match (is_fork, owner) {
+        (false, _) => name.map(str::to_owned),
+        (true, Some(owner)) => Some(format!("{owner}:{}", name?)),
+        (true, None) => None,
+    }
+}
+
+/// Whose a repository is: `owner` of `owner/name`.
+fn owner(full_name: &str) -> Option<String> {
+    full_name.split_once('/').map(|(owner, _)| owner.to_owned())
 }
 
 /// Why a forge cannot be used as it is configured.

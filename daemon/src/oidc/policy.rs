@@ -26,6 +26,7 @@ struct Facts {
     owner_id: Option<String>,
     commit: String,
     git_ref: Option<String>,
+    head_ref: Option<String>,
     event: Option<String>,
     environment: Option<String>,
     ref_protected: Option<bool>,
@@ -83,6 +84,7 @@ pub(super) fn admit(oidc: &Oidc, projects: &[Project], claims: &Claims) -> Resul
             project,
             commit: facts.commit,
             git_ref: facts.git_ref,
+            head_ref: facts.head_ref,
             cause,
             rights,
         },
@@ -119,6 +121,7 @@ fn facts(oidc: &Oidc, claims: &Claims) -> Result<Facts, String> {
         repository_id: text(&names.repository_id),
         owner_id: text(&names.owner_id),
         git_ref: text(&names.git_ref),
+        head_ref: text(&names.head_ref),
         event: text(&names.event),
         environment: text(&names.environment),
         // GitHub and GitLab write it as text.

@@ -17,6 +17,8 @@ pub(crate) struct Job {
     pub(crate) commit: String,
     /// Its branch or tag, in full, where there is one.
     pub(crate) git_ref: Option<String>,
+    /// The branch of its pull request, where its own is that of the merge.
+    pub(crate) head_ref: Option<String>,
     /// What started it.
     pub(crate) cause: Cause,
     /// What it may.
@@ -102,6 +104,15 @@ impl Job {
         }
     }
 
+    /// The branch or tag of its own commit, as people write it.
+    pub(crate) fn branch(&self) -> Option<&str> {
+        let of_pull = match self.cause {
+            Cause::PullRequest(_) => self.head_ref.as_deref(),
+            Cause::Another | Cause::Own => None,
+        };
+        of_pull.or(self.git_ref.as_deref()).map(short)
+    }
+
     /// A commit of another run or of a pull request.
     fn about_another(
         &self,
@@ -178,6 +189,7 @@ mod tests {
             project: "o/r".to_owned(),
             commit: OWN.to_owned(),
             git_ref: Some(git_ref.to_owned()),
+            head_ref: None,
             cause,
             rights: vec![Right::Submit],
         }
@@ -244,6 +256,27 @@ mod tests {
         );
         assert_eq!(gitlab.admit(&asked(OWN, None, None)), Ok(Vec::new()));
         assert!(gitlab.admit(&asked(HEAD, None, None)).is_err());
+    }
+
+    #[test]
+    fn the_branch_is_that_of_the_claims() {
+        let of_merge = Job {
+            head_ref: Some("topic".to_owned()),
+            ..job(Cause::PullRequest(Some(7)), "refs/pull/7/merge")
+        };
+        assert_eq!(of_merge.branch(), Some("topic"));
+        let nobody_says = Job {
+            head_ref: None,
+            ..of_merge.clone()
+        };
+        assert_eq!(nobody_says.branch(), Some("pull/7/merge"));
+        // What is called so where there is no pull request says nothing of this commit.
+        let push = Job {
+            cause: Cause::Own,
+            git_ref: Some("refs/tags/v1".to_owned()),
+            ..of_merge
+        };
+        assert_eq!(push.branch(), Some("v1"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nixci_store::index::{self, DrvId, derivations};
 use nixci_store::spool::Lease;
 use rusqlite::{Connection, Transaction};
 
-use super::{given_up, submitted};
+use super::{given_up, submitted, superseded};
 use crate::adopt;
 use crate::core::Core;
 use crate::error::{CiError, told};
@@ -191,9 +191,21 @@ fn receiving(conn: &rusqlite::Connection, evaluation: EvaluationId) -> index::Re
     };
     Ok(match row.state {
         EvaluationState::Receiving => Ok(row),
-        EvaluationState::Building | EvaluationState::Done | EvaluationState::Cancelled => Err(CiError::Conflict(
-            format!("evaluation {} takes no more jobs: it was closed", evaluation.0),
-        )),
+        EvaluationState::Building | EvaluationState::Done => Err(CiError::Conflict(format!(
+            "evaluation {} takes no more jobs: it was closed",
+            evaluation.0
+        ))),
+        EvaluationState::Cancelled => Err(cancelled(&row)),
         EvaluationState::Abandoned => Err(given_up(evaluation)),
+    })
+}
+
+fn cancelled(row: &EvaluationRow) -> CiError {
+    let number = row.id.0;
+    CiError::Conflict(match row.submission.labels.get(superseded::REASON) {
+        Some(why) => {
+            format!("evaluation {number} was cancelled: {why}; `nixci submit --again` submits it all the same")
+        }
+        None => format!("evaluation {number} takes no more jobs: it was cancelled"),
     })
 }

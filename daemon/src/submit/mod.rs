@@ -7,23 +7,29 @@ mod attendance;
 mod check;
 mod confirm;
 mod jobs;
+pub(crate) mod superseded;
 mod whole;
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nixci_protocol::nixci::control::{Begun, EvaluationId, EvaluationState, Submission};
+use nixci_protocol::nixci::control::{Begun, EvaluationId, EvaluationState, Millis, Submission};
+use nixci_store::index;
 use nixci_store::index::evaluations;
 use nixci_store::index::evaluations::EvaluationRow;
+use rusqlite::Transaction;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 pub(crate) use attendance::{Attendance, Attending};
 use check::check;
+use confirm::Admitted;
 pub(crate) use jobs::jobs;
+use superseded::Standing;
 pub(crate) use whole::whole;
 
+use crate::config::Project;
 use crate::core::{Core, now};
 use crate::error::{CiError, told};
 use crate::principal::Principal;
@@ -32,30 +38,75 @@ use crate::scheduler::{Priority, Root};
 /// The label that says that nobody waits: `background`.
 const PRIORITY_LABEL: &str = "priority";
 
-/// Opens an evaluation or finds the one of the same key.
+/// Opens an evaluation or finds the one of the same key. One that is [`superseded`] is cancelled at once.
 pub(crate) async fn begin(core: &Core, who: &Principal, submission: Submission) -> Result<Begun, CiError> {
     check(&submission)?;
-    confirm::admit(core, who, &submission).await?;
-    let (principal, at) = (who.name().to_owned(), now());
-    let (evaluation, resumed) = core
+    let Admitted { submission, standing } = confirm::admit(core, who, submission).await?;
+    let (principal, at, settings) = (who.name().to_owned(), now(), core.settings());
+    let opened = core
         .index
-        .write_durable(move |tx| evaluations::begin(tx, &submission, &principal, at))
+        .write_durable(move |tx| open(tx, &settings.config.projects, &submission, standing, &principal, at))
         .await?;
-    if !resumed {
-        info!(
-            evaluation = evaluation.0,
-            principal = who.name(),
-            "evaluation {} begins",
-            evaluation.0
-        );
-        core.attendance.expect(evaluation);
+    let evaluation = opened.evaluation;
+    if !opened.resumed {
+        opened.log(who, "");
+        if opened.superseded.is_none() {
+            core.attendance.expect(evaluation);
+        }
         core.announce(evaluation);
     }
     Ok(Begun {
         evaluation,
         page: core.page_of(evaluation),
-        resumed,
+        resumed: opened.resumed,
     })
+}
+
+/// An evaluation that was begun, now or before.
+#[derive(Debug)]
+struct Opened {
+    evaluation: EvaluationId,
+    resumed: bool,
+    /// Why it was cancelled when it was begun.
+    superseded: Option<String>,
+}
+
+/// Records an evaluation, or finds the one of the same key.
+fn open(
+    tx: &Transaction<'_>,
+    projects: &[Project],
+    submission: &Submission,
+    standing: Standing,
+    principal: &str,
+    at: Millis,
+) -> index::Result<Opened> {
+    let (evaluation, resumed) = evaluations::begin(tx, submission, principal, at)?;
+    let superseded = match standing {
+        _ if resumed => None,
+        Standing::Known(why) => why,
+        Standing::AsTold => superseded::told(tx, projects, submission)?,
+    };
+    if let Some(why) = &superseded {
+        superseded::mark(tx, evaluation, why, at)?;
+    }
+    Ok(Opened {
+        evaluation,
+        resumed,
+        superseded,
+    })
+}
+
+impl Opened {
+    fn log(&self, who: &Principal, how: &str) {
+        let (evaluation, principal) = (self.evaluation.0, who.name());
+        match &self.superseded {
+            None => info!(evaluation, principal, "evaluation {evaluation} begins{how}"),
+            Some(why) => info!(
+                evaluation,
+                principal, "evaluation {evaluation} is cancelled as it begins: {why}"
+            ),
+        }
+    }
 }
 
 /// Hands jobs to the scheduler.

@@ -6,10 +6,9 @@ use nixci_protocol::nixci::control::{EvaluationId, EvaluationState, NewJob, Subm
 use nixci_store::index::evaluations;
 use nixci_store::index::jobs as rows;
 use rusqlite::Transaction;
-use tracing::info;
 
 use super::jobs::{Placed, Wanted, fits};
-use super::{check, complete, confirm, given_up};
+use super::{Admitted, check, complete, confirm, given_up, open};
 use crate::core::{Core, now};
 use crate::error::CiError;
 use crate::principal::Principal;
@@ -17,6 +16,7 @@ use crate::principal::Principal;
 /// Opens an evaluation, adds its jobs and closes it, in one change; returns it, and whether it was begun before.
 ///
 /// One of the same key that is complete stays as it is, whatever the jobs: the answer to the first time was lost.
+/// One that is [superseded](super::superseded) is recorded with its jobs and cancelled.
 /// Not to be cut off between the change and what the scheduler is told of it: callers spawn it.
 pub(crate) async fn whole(
     core: Arc<Core>,
@@ -26,7 +26,7 @@ pub(crate) async fn whole(
     error: Option<String>,
 ) -> Result<(EvaluationId, bool), CiError> {
     check(&submission)?;
-    confirm::admit(&core, &who, &submission).await?;
+    let Admitted { submission, standing } = confirm::admit(&core, &who, submission).await?;
     let wanted = Wanted::read(&core, jobs).await?;
     let (in_core, principal, at) = (core.clone(), who.name().to_owned(), now());
     let record = move |tx: &Transaction<'_>| {
@@ -38,8 +38,15 @@ pub(crate) async fn whole(
                 EvaluationState::Receiving => rows::count(tx, row.id)?,
                 EvaluationState::Building | EvaluationState::Done | EvaluationState::Cancelled => {
                     // Fails where the key is of something else.
-                    let (id, resumed) = evaluations::begin(tx, &submission, &principal, at)?;
-                    return Ok(Ok((id, resumed, None)));
+                    let opened = open(
+                        tx,
+                        &in_core.settings().config.projects,
+                        &submission,
+                        standing,
+                        &principal,
+                        at,
+                    )?;
+                    return Ok(Ok((opened, None)));
                 }
                 EvaluationState::Abandoned => return Ok(Err(given_up(row.id))),
             },
@@ -51,26 +58,35 @@ pub(crate) async fn whole(
         if let Err(refused) = fits(&in_core, before, &rows) {
             return Ok(Err(refused));
         }
-        let (id, resumed) = evaluations::begin(tx, &submission, &principal, at)?;
+        let opened = open(
+            tx,
+            &in_core.settings().config.projects,
+            &submission,
+            standing,
+            &principal,
+            at,
+        )?;
+        let id = opened.evaluation;
         rows::add(tx, id, &rows)?;
         if error.is_some() {
             evaluations::set_error(tx, id, error.as_deref())?;
         }
+        if opened.superseded.is_some() {
+            return Ok(Ok((opened, None)));
+        }
         evaluations::set_state(tx, id, EvaluationState::Building, at)?;
         let row = evaluations::get(tx, id)?;
-        Ok(Ok((id, resumed, row.map(|row| (row, roots)))))
+        Ok(Ok((opened, row.map(|row| (row, roots)))))
     };
-    let (evaluation, resumed, recorded) = core.index.write_durable(record).await??;
-    if !resumed {
-        info!(
-            evaluation = evaluation.0,
-            principal = who.name(),
-            "evaluation {} begins, whole",
-            evaluation.0
-        );
+    let (opened, recorded) = core.index.write_durable(record).await??;
+    if !opened.resumed {
+        opened.log(&who, ", whole");
+        if opened.superseded.is_some() {
+            core.announce(opened.evaluation);
+        }
     }
     if let Some((row, roots)) = recorded {
         complete(&core, &row, roots).await?;
     }
-    Ok((evaluation, resumed))
+    Ok((opened.evaluation, opened.resumed))
 }

@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 use nixci_protocol::nixci::control::{EvaluationId, Millis, Selector, Target};
 use nixci_protocol::nixci::report::{StatusRole, StatusState};
 use nixci_store::index::deliveries::{DeliveryRow, Outcome};
-use nixci_store::index::evaluations::{self, EvaluationRow};
+use nixci_store::index::evaluations;
 use nixci_store::index::pull_requests::{self, PullRequestRow};
 use nixci_store::index::pushes::PushRow;
 use nixci_store::index::statuses::{self, StatusId, StatusRow};
 
 use super::ask::{Ask, CheckRun, CheckSuite, PullRequest, Push, Repository};
 use crate::ci::Ci;
-use crate::config::Config;
+use crate::config::{Config, Home};
 use crate::error::CiError;
 use crate::forge::EXTERNAL_ID;
 use crate::steer;
+use crate::submit::superseded::News;
 
 /// What came of a delivery, and what is to be written with that.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,9 @@ pub(super) struct Settled {
 /// A change in the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    PullRequest(PullRequestRow),
+    PullRequest(News),
+    /// This commit was the head of a pull request that is so by now.
+    FormerHead(PullRequestRow, String),
     Push(PushRow),
 }
 
@@ -106,14 +109,9 @@ fn push(row: &DeliveryRow, told: Push) -> Settled {
     Settled::handled(text, vec![Change::Push(push)])
 }
 
-/// Whether the configuration puts a project into this repository. Names are compared as forges do, without regard to case.
+/// Whether the configuration puts a project into this repository.
 fn is_in(config: &Config, project: &str, forge: &str, repository: &Repository) -> bool {
-    let Some(found) = config.projects.iter().find(|entry| entry.fits(project)) else {
-        return false;
-    };
-    found.forge.as_deref() == Some(forge)
-        && found.repository_of(project).eq_ignore_ascii_case(&repository.name)
-        && found.repository_id.is_none_or(|id| id == repository.id)
+    Home::of(&config.projects, project).is_some_and(|home| home.is(forge, &repository.name, Some(repository.id)))
 }
 
 /// Whether what is told now is what holds, although something was told before.
@@ -128,49 +126,36 @@ fn is_current(known: &PullRequestRow, told: &PullRequest, changed: Millis) -> bo
     }
 }
 
-/// Keeps in mind how a pull request is, and cancels what nobody waits for any more: all evaluations of one that is closed,
-/// and those of other commits when the head has moved. Builds that others want go on.
+/// Keeps in mind how a pull request is, and which heads it had. What nobody waits for any more is cancelled with that:
+/// all evaluations of one that is closed, and those of other commits when the head has moved. Builds that others want go on.
 async fn pull_request(ci: &Ci, row: &DeliveryRow, told: PullRequest) -> Result<Settled, CiError> {
-    let core = &ci.core;
     let changed = told.changed.unwrap_or(row.received);
     let (forge, name, number) = (row.forge.clone(), told.repository.name.clone(), told.number);
-    let (known, open) = core
+    let known = ci
+        .core
         .index
-        .read(move |conn| {
-            let known = pull_requests::get(conn, &forge, &name, number)?;
-            Ok((known, evaluations::open_of_pull_request(conn, number)?))
-        })
+        .read(move |conn| pull_requests::get(conn, &forge, &name, number))
         .await?;
     let what = format!("{}#{}", told.repository.name, told.number);
-    if known.as_ref().is_some_and(|known| !is_current(known, &told, changed)) {
-        return Ok(Settled::ignored(format!("{what} has changed since")));
+    if let Some(known) = known.clone().filter(|known| !is_current(known, &told, changed)) {
+        let mut settled = Settled::ignored(format!("{what} has changed since"));
+        // In one and the same second it may be the news that is older.
+        if changed < known.changed {
+            let heads = [Some(told.head), told.before].into_iter().flatten();
+            settled.changes = heads.map(|head| Change::FormerHead(known.clone(), head)).collect();
+        }
+        return Ok(settled);
     }
     let has_moved = match &known {
         Some(known) => known.head != told.head,
         None => told.before.is_some(),
     };
-    // What came after this was told is about what is true now.
-    let superseded = |evaluation: &EvaluationRow| {
-        let is_of_another = evaluation.submission.commit.as_ref() != Some(&told.head);
-        evaluation.created <= row.received && (!told.is_open || has_moved && is_of_another)
-    };
-    let mut cancelled = 0;
-    for evaluation in open.iter().filter(|evaluation| superseded(evaluation)) {
-        if is_in(
-            &core.settings().config,
-            &evaluation.submission.project,
-            &row.forge,
-            &told.repository,
-        ) {
-            steer::cancel(ci, &Target::Evaluation(Selector::Evaluation(evaluation.id))).await?;
-            cancelled += 1;
-        }
-    }
     let state = if told.is_open { "open" } else { "closed" };
-    let text = format!("{what} is {state} at {}; evaluations cancelled: {cancelled}", told.head);
-    let row = PullRequestRow {
+    let text = format!("{what} is {state} at {}", told.head);
+    let now = PullRequestRow {
         forge: row.forge.clone(),
         repository: told.repository.name,
+        repository_id: Some(told.repository.id),
         number: told.number,
         head: told.head,
         head_ref: told.head_ref,
@@ -180,7 +165,14 @@ async fn pull_request(ci: &Ci, row: &DeliveryRow, told: PullRequest) -> Result<S
         is_fork: told.is_fork,
         changed,
     };
-    Ok(Settled::handled(text, vec![Change::PullRequest(row)]))
+    let before = told.before.map(|before| Change::FormerHead(now.clone(), before));
+    let news = News {
+        row: now,
+        has_moved,
+        received: row.received,
+    };
+    let all = before.into_iter().chain([Change::PullRequest(news)]).collect();
+    Ok(Settled::handled(text, all))
 }
 
 /// The status a check run shows and the evaluation it is of, if both are of this repository.

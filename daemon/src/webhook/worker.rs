@@ -16,6 +16,8 @@ use super::{Hooks, metrics};
 use crate::ci::Ci;
 use crate::core::now;
 use crate::error::{CiError, told};
+use crate::steer;
+use crate::submit::superseded;
 
 /// For how long a delivery is known, so that it is not taken twice: longer than any forge offers to send one again.
 pub(super) const REMEMBERED: Duration = Duration::from_hours(30 * 24);
@@ -122,22 +124,31 @@ async fn one(ci: &Ci, row: DeliveryRow) -> Result<(), CiError> {
     finish(ci, row, settled).await
 }
 
-/// Writes what a delivery changes, and that it is done, in one transaction.
+/// Writes what a delivery changes, and that it is done, in one transaction, with which evaluations are cancelled by it.
 async fn finish(ci: &Ci, row: DeliveryRow, settled: Settled) -> Result<(), CiError> {
     let Settled { outcome, text, changes } = settled;
-    let (id, result) = (row.id, text.clone());
-    ci.core
-        .index
-        .write(move |tx| {
-            for change in &changes {
-                match change {
-                    Change::PullRequest(row) => pull_requests::put(tx, row)?,
-                    Change::Push(row) => pushes::add(tx, row)?,
+    let (id, settings) = (row.id, ci.core.settings());
+    let written = ci.core.index.write(move |tx| {
+        let (mut text, mut cancelled) = (text, Vec::new());
+        for change in &changes {
+            match change {
+                Change::PullRequest(news) => {
+                    pull_requests::put(tx, &news.row)?;
+                    cancelled = superseded::sweep(tx, &settings.config.projects, news, now())?;
+                    text = format!("{text}; evaluations cancelled: {}", cancelled.len());
                 }
+                Change::FormerHead(row, head) => pull_requests::left(tx, row, head)?,
+                Change::Push(row) => pushes::add(tx, row)?,
             }
-            deliveries::done(tx, id, outcome, &result, now())
-        })
-        .await?;
+        }
+        deliveries::done(tx, id, outcome, &text, now())?;
+        Ok((text, cancelled))
+    });
+    let (text, cancelled) = written.await?;
+    for evaluation in cancelled {
+        // A daemon that ends in between comes back without them.
+        steer::stop(&ci.core, evaluation).await?;
+    }
     metrics::done(&row.forge, outcome);
     let DeliveryRow {
         forge, event, number, ..

@@ -52,6 +52,7 @@ async fn a_pull_request_is_as_the_emulator_has_it() {
         base_ref: Some("main".to_owned()),
         is_open: true,
         is_fork: false,
+        head_owner: Some("acme".to_owned()),
     };
     assert_eq!(
         client.pull_request(REPOSITORY, number).await.unwrap(),
@@ -74,7 +75,11 @@ async fn forks_and_runs_of_workflows_are_read() {
     let (keys, home) = (keys::make(), tempfile::tempdir().unwrap());
     let stand_in = StandIn::start(&keys.public, 0).await;
     let client = client(&stand_in.server.url, home.path(), &keys.pkcs1);
-    for (repo, is_fork) in [(json!({"id": 2}), true), (json!(null), true), (json!({"id": 1}), false)] {
+    for (repo, branch) in [
+        (json!({"id": 2, "full_name": "else/widgets"}), Some("else:topic")),
+        (json!(null), None),
+        (json!({"id": 1, "full_name": REPOSITORY}), Some("topic")),
+    ] {
         let body = json!({
             "number": 3, "state": "open",
             "head": {"sha": "aa", "ref": "topic", "repo": repo},
@@ -82,10 +87,12 @@ async fn forks_and_runs_of_workflows_are_read() {
         });
         stand_in.will_reply(Reply::json(200, &body));
         let pull = client.pull_request(REPOSITORY, 3).await.unwrap().unwrap();
-        assert_eq!(pull.is_fork, is_fork, "a fork that was deleted is one");
+        assert_eq!(pull.is_fork, branch != Some("topic"), "a fork that was deleted is one");
+        assert_eq!(pull.branch().as_deref(), branch);
     }
     let run = json!({
         "head_sha": "cc", "event": "pull_request", "head_branch": "topic", "pull_requests": [{"number": 3}], "id": 9,
+        "repository": {"id": 1, "full_name": REPOSITORY}, "head_repository": {"id": 2, "full_name": "else/widgets"},
     });
     stand_in.will_reply(Reply::json(200, &run));
     assert_eq!(
@@ -94,6 +101,8 @@ async fn forks_and_runs_of_workflows_are_read() {
             head: "cc".to_owned(),
             event: "pull_request".to_owned(),
             head_branch: Some("topic".to_owned()),
+            is_fork: true,
+            head_owner: Some("else".to_owned()),
             pull_requests: vec![3],
         })
     );

@@ -10,7 +10,7 @@ use axum::routing::get;
 use nixci_daemon::config::Config;
 use nixci_daemon::start;
 use nixci_protocol::client::Connection;
-use nixci_protocol::nixci::control::{Begun, Request, Submission};
+use nixci_protocol::nixci::control::{Begun, EvaluationSummary, Request, Selector, Submission};
 use nixci_store::testing::{NixVersion, TestDaemon};
 use serde_json::{Value, json};
 
@@ -24,8 +24,7 @@ const MOVED: &str = "2222222222222222222222222222222222222222";
 /// What GitHub says of one pull request and one run, in the form of its API description.
 async fn forge() -> SocketAddr {
     let pull = |Path(number): Path<u64>| async move {
-        let side =
-            |name: &str, sha: &str, repository: u64| json!({ "ref": name, "sha": sha, "repo": { "id": repository } });
+        let side = |name: &str, sha: &str, id: u64| json!({ "ref": name, "sha": sha, "repo": { "id": id, "full_name": format!("owner{id}/r") } });
         match number {
             7 => axum::Json(json!({
                 "number": 7,
@@ -45,6 +44,8 @@ async fn forge() -> SocketAddr {
                 "event": "pull_request",
                 "head_branch": "topic",
                 "pull_requests": [],
+                "repository": { "id": 1, "full_name": "o/r" },
+                "head_repository": { "id": 9, "full_name": "owner9/r" },
             }))
             .into_response(),
             _ => missing(),
@@ -176,5 +177,47 @@ async fn a_forge_that_does_not_answer_confirms_nothing() {
     assert!(unknown.contains("could not be asked"), "{unknown}");
     assert!(!unknown.contains("ghp_"), "{unknown}");
     begin(&mut pull, &about("own", COMMIT, Some(7), None)).await.unwrap();
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branch_and_base_are_what_the_forge_or_the_claims_say() {
+    let store = TestDaemon::start(NixVersion::V2_34);
+    let home = tempfile::tempdir().unwrap();
+    let issuer = Issuer::start(home.path());
+    let mut config = common::config(home.path(), &store, 1);
+    told_of(&mut config, forge().await, &issuer);
+    let daemon = start(config).await.unwrap();
+    let http = daemon.http_addr.unwrap();
+    // All of them say that they are about `main`, against a base that forgives everything.
+    let recorded = async |claims: Value, request: Request| {
+        let Request::SubmitBegin(mut submission) = request else {
+            panic!("it begins one");
+        };
+        submission.git_ref.get_or_insert("main".to_owned());
+        submission.base = Some(MOVED.to_owned());
+        let mut job = connect(http, &issuer.make(claims).await).await.unwrap();
+        let begun = begin(&mut job, &Request::SubmitBegin(submission)).await.unwrap();
+        let which = Selector::Evaluation(begun.evaluation);
+        let summary: EvaluationSummary = common::ask(&mut job, &Request::Status { which }).await;
+        (summary.git_ref, summary.base)
+    };
+    let (is, lie) = (Some(COMMIT.to_owned()), Some(MOVED.to_owned()));
+    let branch = |name: &str| Some(name.to_owned());
+
+    let pull = json!({ "event_name": "pull_request", "ref": "refs/pull/7/merge", "head_ref": "topic" });
+    let head = recorded(pull.clone(), about("head", HEAD, Some(7), None)).await;
+    assert_eq!(head, (branch("owner9:topic"), is.clone()));
+    // Its own commit is a merge that is shown nowhere.
+    let merge = recorded(pull, about("merge", COMMIT, Some(7), None)).await;
+    assert_eq!(merge, (branch("topic"), lie.clone()));
+    let handed = json!({ "event_name": "workflow_run", "run_id": "80" });
+    let both = recorded(handed.clone(), about("both", HEAD, Some(7), Some("5"))).await;
+    assert_eq!(both, (branch("owner9:topic"), is));
+    let run = recorded(handed, about("run", HEAD, None, Some("5"))).await;
+    assert_eq!(run, (branch("owner9:topic"), None));
+    let push = json!({ "ref": "refs/heads/main", "run_id": "81" });
+    let push = recorded(push, about("push", COMMIT, None, None)).await;
+    assert_eq!(push, (branch("main"), lie));
     daemon.stop().await;
 }

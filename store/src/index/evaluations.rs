@@ -104,6 +104,21 @@ pub fn set_error(tx: &Transaction<'_>, id: EvaluationId, error: Option<&str>) ->
     expect_one(changed, id)
 }
 
+/// Gives an evaluation a label, in place of the one of this name; or takes that from it.
+pub fn set_label(tx: &Transaction<'_>, id: EvaluationId, name: &str, value: Option<&str>) -> Result<()> {
+    let Some(mut labels) = get(tx, id)?.map(|row| row.submission.labels) else {
+        return expect_one(0, id);
+    };
+    match value {
+        Some(value) => labels.insert(name.to_owned(), value.to_owned()),
+        None => labels.remove(name),
+    };
+    let changed = tx
+        .prepare_cached("UPDATE evaluation SET labels = ?2 WHERE id = ?1")?
+        .execute(params![id.0, json(&labels)?])?;
+    expect_one(changed, id)
+}
+
 /// One evaluation by its number.
 pub fn get(conn: &Connection, id: EvaluationId) -> Result<Option<EvaluationRow>> {
     one(conn, &select("WHERE e.id = ?1"), [id.0])

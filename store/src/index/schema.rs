@@ -9,6 +9,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("migrations/0002-signing.sql")),
     M::up(include_str!("migrations/0003-realised-as.sql")),
     M::up(include_str!("migrations/0004-forges.sql")),
+    M::up(include_str!("migrations/0005-heads.sql")),
 ];
 
 /// All migrations, oldest first.

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::Check;
-use crate::config::{Allow, ClaimNames, Forge, ForgeKind, Oidc, OidcKind, Reuse, Right};
+use crate::config::oidc::ClaimsTable;
+use crate::config::{Allow, Forge, ForgeKind, Oidc, OidcKind, Reuse, Right};
 
 const GITHUB: &str = "https://token.actions.githubusercontent.com";
 const GITLAB: &str = "https://gitlab.com";
@@ -26,21 +27,6 @@ pub(super) struct OidcTable {
     max_age: Option<Spanned<String>>,
     claims: Option<ClaimsTable>,
     allow: Option<Vec<Spanned<AllowTable>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClaimsTable {
-    repository: Option<String>,
-    repository_id: Option<String>,
-    owner_id: Option<String>,
-    commit: Option<String>,
-    #[serde(rename = "ref")]
-    git_ref: Option<String>,
-    event: Option<String>,
-    environment: Option<String>,
-    ref_protected: Option<String>,
-    job: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,7 +116,7 @@ fn issuer(table: OidcTable, forges: &[Forge], check: &mut Check<'_>) -> Oidc {
         max_age: check.value(table.max_age, max_age, |text| {
             crate::config::duration(text).map_err(|error| format!("`max_age`: {error}"))
         }),
-        claims: names(kind.claims(), table.claims.unwrap_or_default()),
+        claims: table.claims.unwrap_or_default().or(kind.claims()),
         issuer,
         kind,
         allow,
@@ -183,20 +169,6 @@ fn forge(
             );
             None
         }
-    }
-}
-
-fn names(default: ClaimNames, given: ClaimsTable) -> ClaimNames {
-    ClaimNames {
-        repository: given.repository.unwrap_or(default.repository),
-        repository_id: given.repository_id.unwrap_or(default.repository_id),
-        owner_id: given.owner_id.unwrap_or(default.owner_id),
-        commit: given.commit.unwrap_or(default.commit),
-        git_ref: given.git_ref.unwrap_or(default.git_ref),
-        event: given.event.unwrap_or(default.event),
-        environment: given.environment.unwrap_or(default.environment),
-        ref_protected: given.ref_protected.unwrap_or(default.ref_protected),
-        job: given.job.unwrap_or(default.job),
     }
 }
 

@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 
 use self::status::{Place, Remote, Status};
 use super::token::Api;
-use super::{Found, OpenError, Outgoing, PullRequest, Scope, SendError, Sent};
+use super::{Found, OpenError, Outgoing, PullRequest, Scope, SendError, Sent, owner};
 use crate::config;
 
 /// Statuses on one page of a list; `MAX_RESPONSE_ITEMS` is 50 where nobody changed it.
@@ -155,6 +155,11 @@ impl Forgejo {
             name: Option<String>,
             #[serde(default)]
             repo_id: i64,
+            repo: Option<Repo>,
+        }
+        #[derive(Deserialize)]
+        struct Repo {
+            full_name: Option<String>,
         }
 
         let path = format!(
@@ -178,6 +183,7 @@ impl Forgejo {
             is_open: pull.state == "open",
             // The repository of a head is gone where the fork was deleted.
             is_fork: pull.head.repo_id != pull.base.repo_id,
+            head_owner: pull.head.repo.and_then(|repo| owner(&repo.full_name?)),
         }))
     }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::api::Api;
 use super::refusal::{Tried, nothing_done};
 use super::repository::Repository;
-use crate::forge::{PullRequest, SendError, WorkflowRun};
+use crate::forge::{PullRequest, SendError, WorkflowRun, owner};
 
 #[derive(Deserialize)]
 struct Pull {
@@ -28,6 +28,13 @@ struct End {
 #[derive(Deserialize)]
 struct Numbered {
     id: u64,
+    full_name: Option<String>,
+}
+
+impl Numbered {
+    fn owner(&self) -> Option<String> {
+        self.full_name.as_deref().and_then(owner)
+    }
 }
 
 #[derive(Deserialize)]
@@ -35,6 +42,9 @@ struct Run {
     head_sha: String,
     event: String,
     head_branch: Option<String>,
+    repository: Option<Numbered>,
+    /// None where the fork was deleted.
+    head_repository: Option<Numbered>,
     #[serde(default)]
     pull_requests: Option<Vec<RunPull>>,
 }
@@ -66,7 +76,8 @@ pub(super) async fn pull_request(
     Ok(Some(PullRequest {
         number: pull.number,
         is_open: pull.state == "open",
-        is_fork: pull.head.repo.is_none_or(|repo| Some(repo.id) != base),
+        is_fork: pull.head.repo.as_ref().is_none_or(|repo| Some(repo.id) != base),
+        head_owner: pull.head.repo.as_ref().and_then(Numbered::owner),
         head: pull.head.sha,
         head_ref: Some(pull.head.name),
         base: Some(pull.base.sha),
@@ -92,7 +103,10 @@ pub(super) async fn workflow_run(
         return Err(nothing_done(api.refused(&answer, &tried)));
     }
     let run: Run = api.read(&answer, "a run of a workflow")?;
+    let base = run.repository.map(|repo| repo.id);
     Ok(Some(WorkflowRun {
+        is_fork: run.head_repository.as_ref().is_none_or(|repo| Some(repo.id) != base),
+        head_owner: run.head_repository.as_ref().and_then(Numbered::owner),
         head: run.head_sha,
         event: run.event,
         head_branch: run.head_branch,

@@ -187,6 +187,8 @@ impl GitLab {
             is_open: found.state == "opened",
             // The project of a source is gone where the fork was deleted.
             is_fork: found.source_project_id != found.target_project_id,
+            // Only the number of its project is told.
+            head_owner: None,
         }))
     }
 

@@ -131,6 +131,7 @@ async fn pull_requests_are_found_by_number_and_by_head() {
     let row = |number, head: &str, is_open| PullRequestRow {
         forge: "github".to_owned(),
         repository: "a/b".to_owned(),
+        repository_id: Some(9),
         number,
         head: head.to_owned(),
         head_ref: Some("branch".to_owned()),
@@ -159,6 +160,54 @@ async fn pull_requests_are_found_by_number_and_by_head() {
             assert_eq!(numbers, [1, 3], "open ones first");
             assert_eq!(pull_requests::prune(tx, 6, 10)?, 2);
             assert_eq!(pull_requests::get(tx, "github", "a/b", 1)?, Some(row(1, "y", true)));
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn heads_that_were_left_are_known_until_the_branch_comes_back_to_them() {
+    let (index, _dir) = index();
+    let row = |number, head: &str, changed| PullRequestRow {
+        forge: "github".to_owned(),
+        repository: "a/b".to_owned(),
+        repository_id: None,
+        number,
+        head: head.to_owned(),
+        head_ref: None,
+        base: None,
+        base_ref: None,
+        is_open: true,
+        is_fork: false,
+        changed,
+    };
+    index
+        .write(move |tx| {
+            for (head, changed) in [("x", 1), ("y", 2), ("z", 3)] {
+                pull_requests::put(tx, &row(1, head, changed))?;
+            }
+            pull_requests::put(tx, &row(2, "y", 3))?;
+            let were = |tx: &_, number, now| -> super::super::Result<Vec<&str>> {
+                let mut were = Vec::new();
+                for head in ["w", "x", "y", "z"] {
+                    if pull_requests::was_head(tx, &row(number, now, 3), head)? {
+                        were.push(head);
+                    }
+                }
+                Ok(were)
+            };
+            assert_eq!(were(tx, 1, "z")?, ["x", "y"]);
+            assert_eq!(were(tx, 2, "y")?, [""; 0]);
+            // Told of later, or back on it.
+            pull_requests::left(tx, &row(1, "z", 3), "w")?;
+            pull_requests::left(tx, &row(1, "z", 3), "z")?;
+            pull_requests::put(tx, &row(1, "x", 4))?;
+            assert_eq!(were(tx, 1, "x")?, ["w", "y", "z"]);
+            assert_eq!(pull_requests::of_number(tx, "github", 1)?, [row(1, "x", 4)]);
+            assert_eq!(pull_requests::of_number(tx, "gitea", 1)?, []);
+            assert_eq!(pull_requests::prune(tx, 4, 10)?, 2);
+            assert_eq!(were(tx, 1, "x")?, ["z"]);
             Ok(())
         })
         .await
