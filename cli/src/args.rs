@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::artifact::Limit;
 use crate::evaluate::Evaluator;
 
 const EXIT_CODES: &str = "\
@@ -176,17 +177,22 @@ pub(crate) struct Submit {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Where a job has no rights (pull requests from forks)")]
 pub(crate) struct ArtifactArgs {
-    /// Evaluate, and write everything into a file in place of sending it; needs no daemon and no token
+    /// Evaluate, and write everything into a file in place of sending it; needs no daemon and no token. `-` is standard
+    /// output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from_artifact", "wait", "embedded"])]
     pub(crate) artifact: Option<PathBuf>,
 
-    /// Send such a file, after all of it was checked
+    /// Send such a file, after all of it was checked; `-` is standard input
     #[arg(
         long,
         value_name = "FILE",
         conflicts_with_all = ["what", "file", "expr", "jobs_file", "apply", "from", "embedded"]
     )]
     pub(crate) from_artifact: Option<PathBuf>,
+
+    /// Take more, or less, of such a file, such as `unpacked=16G`; may be given many times
+    #[arg(long = "artifact-limit", value_name = "NAME=N", requires = "from_artifact")]
+    pub(crate) limits: Vec<Limit>,
 }
 
 /// Other things to evaluate than a flake.
@@ -237,6 +243,10 @@ pub(crate) struct About {
     /// The number of the pull request
     #[arg(long, value_name = "NUMBER")]
     pub(crate) pull_request: Option<u64>,
+
+    /// Have it built although its pull request is closed, or has another head by now
+    #[arg(long)]
+    pub(crate) again: bool,
 
     /// A label shown beside the evaluation; may be given many times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]

@@ -12,19 +12,22 @@
 //! | digest | the SHA-256 of all bytes before it |
 //!
 //! The closure holds derivations and sources, and never an output. All of it is checked as it is read, whatever the digest
-//! says, for who wrote the file also wrote that: [`read`] takes nothing into memory without a limit, and every path has to
-//! be what its name says. The head's words about project and commit are those of a job without rights. They are hints: what
+//! says, for who wrote the file also wrote that: [`read`] takes nothing into memory without a limit ([`Limits`]), and every
+//! path has to be what its name says. The head's words about project and commit are those of a job without rights. They are hints: what
 //! counts the daemon takes from the token of whoever sends the file, and asks the forge for.
 
 mod folder;
+mod limits;
 mod read;
 mod write;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use nixci_protocol::nixci::control::{NewJob, Submission};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use limits::{Limit, Limits};
 pub(crate) use read::{Unpacked, read};
 pub(crate) use write::write;
 
@@ -32,6 +35,11 @@ pub(crate) use write::write;
 const MAGIC: &[u8] = b"nixci artifact ";
 /// The version this writes and reads, and the end of its line.
 const VERSION: &[u8] = b"1\n";
+/// Whether a file stands for standard input, or output.
+pub(crate) fn is_standard(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 /// Bytes of the digest.
 const DIGEST: u64 = 32;
 
@@ -76,44 +84,6 @@ impl From<Submission> for Hints {
             labels: said.labels,
         }
     }
-}
-
-/// What is taken of a file, at most. A file with more is refused before it is unpacked any further.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Bytes of the file.
-    file: u64,
-    /// Bytes of the head.
-    head: u64,
-    jobs: u64,
-    /// Bytes of one attribute path.
-    attr: usize,
-    /// Bytes of any other text in the head.
-    text: usize,
-    /// Bytes of one error of an evaluation.
-    error: usize,
-    labels: usize,
-    paths: u64,
-    /// Bytes of one NAR.
-    nar: u64,
-    /// Bytes of the closure, unpacked.
-    unpacked: u64,
-}
-
-impl Limits {
-    /// A large set of derivations with its sources, such as all of nixpkgs, is a tenth of this.
-    pub(crate) const DEFAULT: Self = Self {
-        file: 2 << 30,
-        head: 256 << 20,
-        jobs: 200_000,
-        attr: 2_048,
-        text: 4_096,
-        error: 1 << 20,
-        labels: 64,
-        paths: 1_000_000,
-        nar: 2 << 30,
-        unpacked: 8 << 30,
-    };
 }
 
 #[cfg(test)]

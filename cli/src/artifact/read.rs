@@ -1,7 +1,7 @@
 //! Reading what somebody without rights wrote: everything is checked, and nothing is sent before all of it is.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::Path;
 
 use nixci_protocol::io::{PathStreamError, PathStreamReader, StreamKind};
@@ -14,7 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::folder::Folder;
-use super::{DIGEST, Head, Limits, MAGIC, VERSION};
+use super::limits::too_much;
+use super::{DIGEST, Head, Limits, MAGIC, VERSION, is_standard};
 use crate::exit::{Exit, Problem, chain};
 
 /// Bytes hashed at a time.
@@ -41,25 +42,35 @@ pub(crate) struct Unpacked {
 ///
 /// Fails with exit code 2 and one line where the file is not what it should be: all its content is checked first.
 pub(crate) async fn read(file: &Path, limits: Limits) -> Result<Unpacked, Problem> {
-    let path = file.to_owned();
-    let opened = tokio::task::spawn_blocking(move || open(&path, limits)).await;
+    let no_room = |error: &dyn std::fmt::Display| Problem::failed(format!("cannot unpack the artifact: {error}"));
+    let folder = Folder::create().map_err(|error| no_room(&error))?;
+    let (path, kept) = (file.to_owned(), folder.path().join("standard-input"));
+    let opened = tokio::task::spawn_blocking(move || {
+        if is_standard(&path) {
+            keep(io::stdin().lock(), &kept, limits)?;
+            open(&kept, limits)
+        } else {
+            open(&path, limits)
+        }
+    });
+    let opened = opened.await;
     let opened = opened.map_err(|_| Problem::failed("reading the artifact was stopped"))?;
     let (from, head, length) = opened.map_err(|why| wrong(file, &why))?;
     let store_dir = StoreDir::new(&head.store_dir).map_err(|error| wrong(file, &error.to_string()))?;
     check_head(&head, &store_dir, limits).map_err(|why| wrong(file, &why))?;
 
-    let no_room = |error: &dyn std::fmt::Display| Problem::failed(format!("cannot unpack the artifact: {error}"));
-    let folder = Folder::create().map_err(|error| no_room(&error))?;
     let (at, dir) = (folder.path().to_owned(), store_dir.clone());
     let spool = tokio::task::spawn_blocking(move || Spool::open(&at, dir)).await;
     let spool = spool
         .map_err(|error| no_room(&error))?
         .map_err(|error| no_room(&chain(&error)))?;
     let closure = tokio::fs::File::from_std(from).take(length);
-    unpack(closure, &head, &spool, limits).await.map_err(|why| match why {
-        Why::Wrong(why) => wrong(file, &why),
-        Why::Here(why) => Problem::new(Exit::Failed, why),
-    })?;
+    unpack(closure, length, &head, &spool, limits)
+        .await
+        .map_err(|why| match why {
+            Why::Wrong(why) => wrong(file, &why),
+            Why::Here(why) => Problem::new(Exit::Failed, why),
+        })?;
     has_jobs(&head, &spool, &store_dir).map_err(|why| wrong(file, &why))?;
     Ok(Unpacked {
         head,
@@ -69,7 +80,27 @@ pub(crate) async fn read(file: &Path, limits: Limits) -> Result<Unpacked, Proble
 }
 
 fn wrong(file: &Path, why: &str) -> Problem {
-    Problem::usage(format!("the artifact `{}` cannot be sent: {why}", file.display()))
+    let name = if is_standard(file) {
+        "on standard input".to_owned()
+    } else {
+        format!("`{}`", file.display())
+    };
+    Problem::usage(format!("the artifact {name} cannot be sent: {why}"))
+}
+
+/// Keeps what cannot be read twice in a file.
+fn keep(from: impl Read, to: &Path, limits: Limits) -> Result<(), String> {
+    let failed = |error: io::Error| format!("failed to keep what comes in: {error}");
+    let mut file = File::create_new(to).map_err(failed)?;
+    let kept = io::copy(&mut from.take(limits.file.saturating_add(1)), &mut file).map_err(failed)?;
+    if kept > limits.file {
+        return Err(too_much(
+            format!("it has more than {} bytes", limits.file),
+            limits.file,
+            "file",
+        ));
+    }
+    Ok(())
 }
 
 /// Whose fault it is.
@@ -89,11 +120,7 @@ fn open(path: &Path, limits: Limits) -> Result<(File, Head, u64), String> {
         return Err("it is no plain file; unpack what the CI keeps, and give the file in it".to_owned());
     }
     if about.len() > limits.file {
-        return Err(format!(
-            "it has {} bytes, and at most {} are read",
-            about.len(),
-            limits.file
-        ));
+        return Err(too_much(format!("it has {} bytes", about.len()), limits.file, "file"));
     }
     let before = (MAGIC.len() + VERSION.len()) as u64 + 8;
     let mut start = vec![0; before.min(about.len()) as usize];
@@ -116,9 +143,10 @@ fn open(path: &Path, limits: Limits) -> Result<(File, Head, u64), String> {
         .rev()
         .fold(0, |number, byte| number << 8 | u64::from(*byte));
     if head_length > limits.head {
-        return Err(format!(
-            "its head has {head_length} bytes, and at most {} are read",
-            limits.head
+        return Err(too_much(
+            format!("its head has {head_length} bytes"),
+            limits.head,
+            "head",
         ));
     }
     let Some(closure) = (about.len() - before - DIGEST).checked_sub(head_length) else {
@@ -153,16 +181,13 @@ fn has_digest(file: &mut File, length: u64) -> io::Result<bool> {
 
 fn check_head(head: &Head, store_dir: &StoreDir, limits: Limits) -> Result<(), String> {
     if head.paths > limits.paths {
-        return Err(format!(
-            "it has {} paths, and at most {} are taken",
-            head.paths, limits.paths
-        ));
+        return Err(too_much(format!("it has {} paths", head.paths), limits.paths, "paths"));
     }
     if head.jobs.len() as u64 > limits.jobs {
-        return Err(format!(
-            "it has {} jobs, and at most {} are taken",
-            head.jobs.len(),
-            limits.jobs
+        return Err(too_much(
+            format!("it has {} jobs", head.jobs.len()),
+            limits.jobs,
+            "jobs",
         ));
     }
     let about = &head.about;
@@ -171,19 +196,16 @@ fn check_head(head: &Head, store_dir: &StoreDir, limits: Limits) -> Result<(), S
         .chain(optional.into_iter().flatten())
         .chain(about.labels.iter().flat_map(|(key, value)| [key, value]));
     for text in texts {
-        if text.len() > limits.text {
-            return Err(format!(
-                "a text in its head has {} bytes, and at most {} are taken",
-                text.len(),
-                limits.text
-            ));
+        if text.len() as u64 > limits.text {
+            let what = format!("a text in its head has {} bytes", text.len());
+            return Err(too_much(what, limits.text, "text"));
         }
     }
-    if about.labels.len() > limits.labels {
-        return Err(format!(
-            "it has {} labels, and at most {} are taken",
-            about.labels.len(),
-            limits.labels
+    if about.labels.len() as u64 > limits.labels {
+        return Err(too_much(
+            format!("it has {} labels", about.labels.len()),
+            limits.labels,
+            "labels",
         ));
     }
     for commit in [&about.commit, &about.base].into_iter().flatten() {
@@ -195,19 +217,23 @@ fn check_head(head: &Head, store_dir: &StoreDir, limits: Limits) -> Result<(), S
         Evaluated::Error(error) => Some(error),
         Evaluated::Drv(_) => None,
     });
-    if let Some(error) = errors.chain(&head.error).find(|error| error.len() > limits.error) {
-        return Err(format!(
-            "an error in it has {} bytes, and at most {} are taken",
-            error.len(),
-            limits.error
+    if let Some(error) = errors
+        .chain(&head.error)
+        .find(|error| error.len() as u64 > limits.error)
+    {
+        return Err(too_much(
+            format!("an error in it has {} bytes", error.len()),
+            limits.error,
+            "error",
         ));
     }
     for job in &head.jobs {
         let bytes: usize = job.attr.names().iter().map(|name| name.len() + 1).sum();
-        if bytes > limits.attr {
-            return Err(format!(
-                "the name of a job has {bytes} bytes, and at most {} are taken",
-                limits.attr
+        if bytes as u64 > limits.attr {
+            return Err(too_much(
+                format!("the name of a job has {bytes} bytes"),
+                limits.attr,
+                "attr",
             ));
         }
         derivation(job, store_dir)?;
@@ -255,16 +281,21 @@ fn has_jobs(head: &Head, spool: &Spool, store_dir: &StoreDir) -> Result<(), Stri
     Err(format!("the derivations of {}{more} are not in it", lacking.join(", ")))
 }
 
-async fn unpack(closure: impl AsyncRead + Send + Unpin, head: &Head, spool: &Spool, limits: Limits) -> Result<(), Why> {
+/// Unpacks a closure of `length` bytes, and stops where more comes out of it than may.
+async fn unpack(
+    closure: impl AsyncRead + Send + Unpin,
+    length: u64,
+    head: &Head,
+    spool: &Spool,
+    limits: Limits,
+) -> Result<(), Why> {
+    let (most, advice) = limits.unpacked_of(length);
     let bounds = Bounds {
         compressed: Bound {
             most: limits.file,
             advice: "",
         },
-        unpacked: Bound {
-            most: limits.unpacked,
-            advice: "when it is unpacked, which is more than is taken",
-        },
+        unpacked: Bound { most, advice },
     };
     let inflate = Inflate::new(closure, bounds).map_err(|error| Why::Here(error.to_string()))?;
     let wire = wire::Limits {
@@ -314,12 +345,8 @@ fn is_source(info: &PathInfo, limits: Limits) -> Result<(), Why> {
         )));
     }
     if info.nar_size > limits.nar {
-        return Err(Why::Wrong(format!(
-            "`{}` in it has {} bytes, and at most {} are taken",
-            path.base_name(),
-            info.nar_size,
-            limits.nar
-        )));
+        let what = format!("`{}` in it has {} bytes", path.base_name(), info.nar_size);
+        return Err(Why::Wrong(too_much(what, limits.nar, "nar")));
     }
     Ok(())
 }

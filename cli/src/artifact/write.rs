@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::{Head, Limits, MAGIC, VERSION};
+use super::{Head, Limits, MAGIC, VERSION, is_standard};
 use crate::exit::{Problem, chain};
 use crate::transfer::LocalStore;
 
@@ -30,7 +30,8 @@ impl Oracle for Nothing {
 }
 
 /// Writes a submission: `head`, whose number of paths is filled in, and the closure of `roots`. The file is there whole or
-/// not at all. Returns how many paths it has, and how many bytes.
+/// not at all; what goes to standard output ends early instead, and is refused where it is read. Returns how many paths it
+/// has, and how many bytes.
 ///
 /// Fails with exit code 1 where the closure has an output in it, cannot be read, or is more than is read again.
 pub(crate) async fn write(
@@ -54,8 +55,13 @@ pub(crate) async fn write(
             Limits::DEFAULT.paths
         )));
     }
+    if is_standard(file) {
+        let written = contents(tokio::io::stdout(), file, &head, local, &plan.missing).await?;
+        return Ok((head.paths, written));
+    }
     let part = Part::beside(file);
-    let written = contents(&part.0, &head, local, &plan.missing).await?;
+    let out = File::create(&part.0).await.map_err(|error| unwritten(file, &error))?;
+    let written = contents(out, file, &head, local, &plan.missing).await?;
     std::fs::rename(&part.0, file).map_err(|error| unwritten(file, &error))?;
     Ok((head.paths, written))
 }
@@ -78,12 +84,18 @@ impl Drop for Part {
     }
 }
 
-async fn contents(file: &Path, head: &Head, local: &LocalStore, paths: &[StorePath]) -> Result<u64, Problem> {
+async fn contents(
+    out: impl AsyncWrite + Send + Unpin,
+    file: &Path,
+    head: &Head,
+    local: &LocalStore,
+    paths: &[StorePath],
+) -> Result<u64, Problem> {
     let fail = |error: io::Error| unwritten(file, &error);
     let json =
         serde_json::to_vec(head).map_err(|error| Problem::failed(format!("failed to write the jobs: {error}")))?;
     let mut out = Hashing {
-        inner: File::create(file).await.map_err(fail)?,
+        inner: out,
         hasher: Sha256::new(),
         bytes: 0,
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Context, Env, real_commit, short_ref};
+use super::{AGAIN, Context, Env, real_commit, short_ref};
 
 /// What we read of the event that started the workflow.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +42,7 @@ struct WorkflowRun {
     id: u64,
     head_sha: String,
     head_branch: Option<String>,
+    run_attempt: Option<u64>,
     head_repository: Option<Repository>,
     /// Empty for a pull request from a fork.
     #[serde(default)]
@@ -69,6 +70,8 @@ pub(crate) const RUN_ID: &str = "run-id";
 ///
 /// In a pull request the checked-out commit is a merge that lives nowhere else; the commit whose checks
 /// these are is the head, and the merge becomes the label `merge`.
+///
+/// Only a person runs a run again: what is not the first attempt gets the label [`AGAIN`].
 pub(super) fn context(env: Env<'_>, read: &dyn Fn(&str) -> Option<String>) -> Context {
     let var = |name: &str| env(&format!("GITHUB_{name}")).or_else(|| env(&format!("FORGEJO_{name}")));
     let event: EventFile = var("EVENT_PATH")
@@ -80,6 +83,11 @@ pub(super) fn context(env: Env<'_>, read: &dyn Fn(&str) -> Option<String>) -> Co
     let mut labels = BTreeMap::new();
     if let (Some(server), Some(project), Some(run)) = (var("SERVER_URL"), &project, var("RUN_ID")) {
         labels.insert("run".to_owned(), format!("{server}/{project}/actions/runs/{run}"));
+    }
+    let attempt = var("RUN_ATTEMPT").and_then(|text| text.parse().ok());
+    let attempts = [attempt, event.workflow_run.as_ref().and_then(|run| run.run_attempt)];
+    if let Some(attempt) = attempts.into_iter().flatten().max().filter(|attempt| *attempt > 1) {
+        labels.insert(AGAIN.to_owned(), format!("attempt {attempt}"));
     }
     if let Some(pr) = event.pull_request {
         if let Some(merge) = sha.filter(|sha| *sha != pr.head.sha) {

@@ -15,6 +15,10 @@ use crate::args::About;
 pub(crate) use git::{project_of_url, resolve};
 pub(crate) use github::RUN_ID;
 
+/// The label that says that somebody wants this commit built also where its pull request is closed or has moved on, as
+/// when a job is run again. The daemon cancels others at once.
+pub(crate) const AGAIN: &str = "again";
+
 /// What is known about where a submission comes from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Context {
@@ -99,6 +103,9 @@ impl Context {
         self.git_ref = about.git_ref.clone().or(self.git_ref);
         self.base = about.base.clone().or(self.base);
         self.pull_request = about.pull_request.or(self.pull_request);
+        if about.again {
+            self.labels.insert(AGAIN.to_owned(), "asked for".to_owned());
+        }
         self.labels.extend(about.labels.iter().cloned());
         self
     }

@@ -67,6 +67,37 @@ fn a_pull_request_on_github_is_about_its_head_not_the_merge_that_was_checked_out
 }
 
 #[test]
+fn only_what_somebody_runs_again_says_so() {
+    let again = |env: &[(&str, &str)], event: &str| {
+        let found = github::context(&self::env(env), &|_| Some(event.to_owned()));
+        found.labels.get(AGAIN).cloned()
+    };
+    let attempt = |nth| {
+        [
+            ("GITHUB_REPOSITORY", "o/n"),
+            ("GITHUB_EVENT_PATH", "/event"),
+            ("GITHUB_RUN_ATTEMPT", nth),
+        ]
+    };
+    let other = |nth| format!(r#"{{"workflow_run":{{"id":7,"head_sha":"{HEAD}","run_attempt":{nth}}}}}"#);
+    assert_eq!(again(&attempt("1"), "{}"), None);
+    assert_eq!(again(&attempt("3"), "{}").as_deref(), Some("attempt 3"));
+    assert_eq!(again(&attempt("1"), &other(1)), None);
+    assert_eq!(again(&attempt("1"), &other(2)).as_deref(), Some("attempt 2"));
+    let by_hand = |value| {
+        gitlab::context(&env(&[("CI_JOB_MANUAL", value)]))
+            .labels
+            .contains_key(AGAIN)
+    };
+    assert!(by_hand("true") && !by_hand("") && !by_hand("false"));
+    let asked = About {
+        again: true,
+        ..About::default()
+    };
+    assert!(Context::default().overridden(&asked).labels.contains_key(AGAIN));
+}
+
+#[test]
 fn a_merge_queue_names_its_own_base() {
     let env = env(&[
         ("GITHUB_REPOSITORY", "o/n"),

@@ -117,6 +117,39 @@ fn an_artifact_that_was_changed_is_not_sent_at_all() {
 }
 
 #[test]
+fn an_artifact_can_go_through_a_pipe() {
+    let runner = Runner::new(Duration::ZERO);
+    let (jobs, _) = runner.world.jobs("piped", &[TestDrv::good("a")]);
+    let dir = runner.world.dir();
+    std::fs::write(dir.join("jobs"), jobs).unwrap();
+    let written = runner
+        .command(&["submit", "--jobs-file", "jobs", "--artifact", "-"])
+        .output()
+        .unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    let send = |bytes: &[u8], more: &[&str]| {
+        std::fs::write(dir.join("in"), bytes).unwrap();
+        let mut command = runner.command(&[&["submit", "--from-artifact", "-"], more].concat());
+        let from = std::fs::File::open(dir.join("in")).unwrap();
+        run(command.env("NIXCI_TOKEN", crate::runner::TOKEN).stdin(from))
+    };
+    let (cut, whole) = (&written.stdout[..written.stdout.len() / 2], &written.stdout[..]);
+    send(cut, &[])
+        .ends(2)
+        .warns("the artifact on standard input cannot be sent: it is cut off");
+    send(whole, &["--artifact-limit", "jobs=0"])
+        .ends(2)
+        .warns("it has 1 jobs, and at most 0 are taken (`--artifact-limit jobs=N`)");
+    send(whole, &["--artifact-limit", "file=100"])
+        .ends(2)
+        .warns("it has more than 100 bytes");
+    send(whole, &["--artifact-limit", "job=1"])
+        .ends(2)
+        .warns("there is no limit `job`");
+    send(whole, &[]).ends(0).says("#1");
+}
+
+#[test]
 fn an_evaluation_that_fails_is_in_the_file_too_and_outputs_are_not() {
     let runner = Runner::new(Duration::ZERO);
     let expression = r#"{ a = throw "no such thing"; b = derivation { name = "b"; system = "x86_64-linux"; builder = "/bin/sh"; }; }"#;

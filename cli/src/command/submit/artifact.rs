@@ -1,5 +1,6 @@
 //! `--artifact` and `--from-artifact`: a submission by way of a file.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use nixci_protocol::nixci::control::{Evaluated, NewJob, Submission};
@@ -13,7 +14,7 @@ use super::{Host, Sent, begin, describe, finish, print, submission, tell};
 use crate::args::{Global, Submit};
 use crate::artifact::{self, Head, Limits, Unpacked};
 use crate::connect::{About, Address, Daemon};
-use crate::context::{Context, RUN_ID, process_env};
+use crate::context::{AGAIN, Context, RUN_ID, process_env};
 use crate::exit::{Exit, Problem};
 use crate::progress::{Event, Screen};
 use crate::render::{plural, size};
@@ -33,6 +34,12 @@ struct Written<'a> {
 /// Ends as failed where the evaluation as a whole failed; the file is there then too and says so, so that it can be seen
 /// where the file is sent.
 pub(super) async fn write(global: &Global, args: &Submit, file: &Path) -> Result<Exit, Problem> {
+    let is_piped = artifact::is_standard(file);
+    if is_piped && (global.json || std::io::stdout().is_terminal()) {
+        return Err(Problem::usage(
+            "the artifact would go where people or `--json` read: pipe standard output, or name a file",
+        ));
+    }
     let local = transfer::local_store(args.from.as_deref())?;
     let store_dir = local.store_dir().clone();
     let source = Source::read(args, &store_dir)?;
@@ -59,7 +66,9 @@ pub(super) async fn write(global: &Global, args: &Submit, file: &Path) -> Result
     };
     let (paths, bytes) = artifact::write(file, head, &local, here).await?;
     let jobs = jobs.len();
-    if global.json {
+    if is_piped {
+        // Standard output is the file.
+    } else if global.json {
         print_json(&Written {
             file,
             jobs,
@@ -107,7 +116,7 @@ async fn all(
 pub(super) async fn send(global: &Global, args: &Submit, file: &Path) -> Result<Exit, Problem> {
     let address = Address::find(global, &process_env)?;
     let mut screen = Screen::choose(global, &process_env);
-    let Unpacked { head, spool, .. } = &artifact::read(file, Limits::DEFAULT).await?;
+    let Unpacked { head, spool, .. } = &artifact::read(file, Limits::with(&args.artifact.limits)).await?;
     let submission = about(args, head)?;
     let roots = roots(spool.store_dir(), &head.jobs)?;
     let daemon = Daemon::connect_for(&address, About::roots(spool.store_dir(), &roots)).await?;
@@ -139,8 +148,9 @@ fn about(args: &Submit, head: &Head) -> Result<Submission, Problem> {
         )));
     }
     let mut labels = hints.labels;
-    // Who may say so is the forge, not the file.
+    // Who may say so is the forge, or who sends it, not the file.
     labels.remove(RUN_ID);
+    labels.remove(AGAIN);
     labels.extend(event.labels);
     let context = Context {
         project: event.project.or(Some(hints.project)),
