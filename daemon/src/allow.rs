@@ -118,9 +118,9 @@ pub(crate) async fn narrowed(ci: &Ci, who: &Principal, request: Request) -> Resu
             gate.need_reading()?;
             request
         }
-        Request::Stores | Request::Forges => {
+        Request::Stores | Request::Forges | Request::Issuers => {
             if !who.sees_all() {
-                return Err(gate.lacks("read", "for all projects, as stores and forges belong to none"));
+                return Err(gate.lacks("read", "for all projects, as stores, forges and issuers belong to none"));
             }
             request
         }

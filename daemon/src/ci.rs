@@ -6,6 +6,7 @@ use nixci_protocol::nixci::control::{
     Accepted, AttemptId, Begun, BuildDetail, Changed, Collected, EvaluationId, EvaluationSummary, Event, Info,
     JobStatus, LogEvent, LogOf, NewJob, ProjectSummary, Request, Selector, StoreStatus, Submission, Submitted, Target,
 };
+use nixci_protocol::nixci::issuer::IssuerStatus;
 use nixci_protocol::nixci::report::{ForgeStatus, StatusReport};
 use nixci_protocol::nixci::verdict::Verdict;
 use serde::Serialize;
@@ -207,6 +208,11 @@ impl Ci {
         forge::health::all(&self.core).await
     }
 
+    /// The issuers whose jobs are let in, asked now for their keys; each is given a few seconds.
+    pub async fn issuers(&self) -> Vec<IssuerStatus> {
+        self.core.settings().issuers.all().await
+    }
+
     /// Forgets old evaluations and collects what nobody needs of the spool, or says what that would be. Only for whom
     /// the daemon trusts, and tokens with the right `admin` for all projects.
     pub async fn collect_garbage(&self, who: &Principal, dry_run: bool) -> Result<Collected, CiError> {
@@ -249,6 +255,7 @@ impl Ci {
             Request::Projects => one(&allow::visible_projects(who, self.projects().await?)),
             Request::Report { which, again } => one(&self.report(&which, again).await?),
             Request::Forges => one(&self.forges().await?),
+            Request::Issuers => one(&self.issuers().await),
             Request::CollectGarbage { dry_run } => one(&self.collect_garbage(who, dry_run).await?),
         }
     }

@@ -34,7 +34,7 @@ use tracing::{debug, warn};
 use crate::ci::Ci;
 use crate::config::Writes;
 use crate::error::told;
-use crate::principal::Principal;
+use crate::principal::{Pass, Principal};
 use crate::settings::{Live, Settings};
 use session::Session;
 
@@ -97,12 +97,13 @@ impl Door {
         }
     }
 
-    /// Serves one connection to its end. Cancelling it closes the connection; what arrived whole stays.
-    pub(crate) async fn serve(&self, guest: Guest, who: Principal) {
+    /// Serves one connection to its end, or until its pass counts no more. Cancelling it closes the connection; what
+    /// arrived whole stays.
+    pub(crate) async fn serve(&self, guest: Guest, who: Principal, pass: Option<Pass>) {
         let Guest { client, lease } = guest;
         let name = who.name().to_owned();
         let unknown_roots = client.roots().filter(|roots| !roots.is_known(client.negotiated()));
-        let session = Session::new(self.ci.clone(), who, lease, unknown_roots);
+        let session = Session::new(self.ci.clone(), who, pass, lease, unknown_roots);
         match client.serve(session).await {
             Ok(()) => debug!(principal = name, "a connection ended"),
             Err(error @ ServeError::HungUp { .. }) => {

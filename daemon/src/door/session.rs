@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use nixci_protocol::client;
+use nixci_protocol::log::RemoteError;
 use nixci_protocol::nixci::RootsDigest;
 use nixci_protocol::op::{self, Reply, Request};
 use nixci_protocol::server::{Exchange, Handler, HandlerError};
 use nixci_protocol::types::StorePath;
 use nixci_store::remote::Link;
 use nixci_store::spool::Lease;
+use tracing::info;
 
 use super::builds::Foreseen;
 use super::options::Settings;
@@ -17,7 +19,7 @@ use super::{add, builds, control, derivation, query, roots, signatures, upkeep};
 use crate::ci::Ci;
 use crate::error::told;
 use crate::objects::Roots;
-use crate::principal::{Principal, Work};
+use crate::principal::{Pass, Principal, Work};
 use crate::scheduler::StoreId;
 use crate::submit::Attending;
 
@@ -25,6 +27,10 @@ use crate::submit::Attending;
 pub(super) struct Session {
     pub(super) ci: Ci,
     pub(super) who: Principal,
+    /// What must still count, where it came with a token.
+    pass: Option<Pass>,
+    /// It does not.
+    is_over: bool,
     pub(super) upstream: Upstream,
     /// Roots this client took on paths that are known.
     pub(super) roots: Roots,
@@ -45,8 +51,16 @@ pub(super) struct Session {
 
 impl Session {
     /// Of a client that was told in the handshake what `lease` keeps.
-    pub(super) fn new(ci: Ci, who: Principal, lease: Lease, unknown_roots: Option<RootsDigest>) -> Self {
+    pub(super) fn new(
+        ci: Ci,
+        who: Principal,
+        pass: Option<Pass>,
+        lease: Lease,
+        unknown_roots: Option<RootsDigest>,
+    ) -> Self {
         Self {
+            pass,
+            is_over: false,
             upstream: Upstream::new(ci.core.clone()),
             roots: Roots::default(),
             unknown_roots,
@@ -119,7 +133,18 @@ fn work(request: &Request) -> Work {
 }
 
 impl Handler for Session {
+    fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     async fn handle(&mut self, request: Request, exchange: &mut Exchange<'_>) -> Result<Reply, HandlerError> {
+        if let Some(pass) = &mut self.pass
+            && let Err(why) = pass.check().await
+        {
+            info!(principal = self.who.name(), "{why}");
+            self.is_over = true;
+            return Err(RemoteError::refusal(why).into());
+        }
         self.who.may_work(work(&request)).map_err(HandlerError::new)?;
         // Control messages say nothing of the spool, and who watches for days must not keep what others use.
         let uses_spool = !matches!(request, Request::Control(_));

@@ -13,6 +13,11 @@
 //! gets an HTTP answer with one line of text: 401 for a token that is missing, unknown or expired, 403 for one that is good
 //! for other things, 426 for what is no upgrade, 503 where there is no place or the daemon stops.
 //!
+//! A token that counts no more ends its connections: within a second after it was revoked, has expired or is good for other
+//! things, the next request gets an error that says so, and nothing after it is read. What was asked before goes on. The
+//! token of an issuer says who connects and may expire meanwhile; such a connection is good for a day, as long as the
+//! configuration lets its job in.
+//!
 //! HTTP/1.1 only, as HTTP/2 switches protocols otherwise. A reverse proxy in front must pass the two headers on, wait as
 //! long as a build prints nothing, and buffer nothing:
 //!
@@ -53,7 +58,7 @@ use tracing::{debug, error, warn};
 use super::guard::{Turned, given};
 use crate::door::{Door, Guest};
 use crate::listen::{Admission, Full, GRACE, Parked, Place, Places};
-use crate::principal::{Credentials, Principal};
+use crate::principal::{Credentials, Pass, Principal};
 use crate::shutdown::Shutdown;
 
 /// Where it is.
@@ -143,9 +148,10 @@ impl Reception {
             return Err(Refusal::Stopping);
         }
         let holder = self.credentials.holder(&token).await;
-        let who = holder
-            .and_then(|who| who.may_connect().map(|()| who))
+        let pass = holder
+            .and_then(|pass| pass.who().may_connect().map(|()| pass))
             .map_err(|refused| Refusal::Turned(Turned::Refused(refused)))?;
+        let who = pass.who().clone();
         let place = self.admission.admit(key(&who)).map_err(|full| {
             let text = no_place(&full, &who);
             if self.admission.may_tell(Instant::now()) {
@@ -158,7 +164,7 @@ impl Reception {
             let connections = reception.stop.connections.clone();
             let receiving = AssertUnwindSafe(async {
                 tokio::select! {
-                    () = reception.receive(upgrade, who, place) => {}
+                    () = reception.receive(upgrade, who, pass, place) => {}
                     () = async {
                         connections.cancelled().await;
                         tokio::time::sleep(GRACE).await;
@@ -172,11 +178,11 @@ impl Reception {
         Ok(())
     }
 
-    async fn receive(&self, upgrade: OnUpgrade, who: Principal, place: Place<Key>) {
+    async fn receive(&self, upgrade: OnUpgrade, who: Principal, pass: Pass, place: Place<Key>) {
         let Some(guest) = self.greet(upgrade, &who, &place).await else {
             return;
         };
-        self.door.serve(guest, who).await;
+        self.door.serve(guest, who, Some(pass)).await;
         drop(place);
     }
 

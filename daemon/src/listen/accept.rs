@@ -136,7 +136,7 @@ impl Reception {
                 let Some((greeted, who, counted)) = self.greet(welcome, &user, &place).await else {
                     return;
                 };
-                self.door.serve(greeted, who).await;
+                self.door.serve(greeted, who, None).await;
                 drop((place, counted));
             }
             Err(full) => {

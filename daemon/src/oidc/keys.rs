@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use jsonwebtoken::jwk::Jwk;
+use nixci_protocol::nixci::control::Millis;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
@@ -63,6 +64,19 @@ pub(super) enum Found {
     None,
     /// The issuer cannot be asked; in words.
     Unreachable(Arc<str>),
+}
+
+/// What is known of the keys of an issuer.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// How many there are; none before they could be had.
+    pub(super) keys: Option<usize>,
+    /// When they were fetched.
+    pub(super) fetched: Option<Millis>,
+    /// Until when they count if they cannot be fetched again.
+    pub(super) good_until: Option<Millis>,
+    /// Why they could not be had last.
+    pub(super) why: Option<Arc<str>>,
 }
 
 impl Keys {
@@ -140,6 +154,22 @@ impl Keys {
             }
         }
         Some(fetched)
+    }
+
+    /// What is known of them, for people.
+    pub(super) fn standing(&self) -> Standing {
+        let state = self.state();
+        let millis = |time: Duration| Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX);
+        let fetched = state
+            .known
+            .as_ref()
+            .map(|(_, at)| crate::core::now().saturating_sub(millis(at.elapsed())));
+        Standing {
+            keys: state.known.as_ref().map(|(keys, _)| keys.len()),
+            fetched,
+            good_until: fetched.map(|at| at.saturating_add(millis(STALE))),
+            why: state.why.clone(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -16,14 +16,16 @@ mod verify;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use nixci_protocol::nixci::issuer::IssuerStatus;
 use nixci_store::index::{Index, identities};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use self::keys::{Found, Keys};
 use self::policy::Admitted;
-use self::verify::{Invalid, LEEWAY, Verified, Wanted};
+use self::verify::{Claims, Invalid, LEEWAY, Verified, Wanted};
 use crate::config::{Config, Oidc, Project, Reuse};
 use crate::core::now;
 use crate::error::told;
@@ -31,6 +33,18 @@ use crate::principal::{Principal, Refused};
 
 /// Keys of an issuer that are tried for a token that names none.
 const TRIED: usize = 8;
+
+/// How long a job may use one connection. Its token is good for minutes, enough to say who connects; an evaluation takes
+/// longer, and no job of which we know may run for more than days.
+const CONNECTION_TIME: Duration = Duration::from_hours(24);
+
+/// What an issuer has vouched for, and when that was checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Vouched {
+    issuer: String,
+    claims: Arc<Claims>,
+    since: Instant,
+}
 
 /// Every issuer of the configuration. Clones share them.
 #[derive(Debug, Clone)]
@@ -93,13 +107,29 @@ impl Issuers {
         futures_util::future::join_all(looks).await;
     }
 
+    /// Every issuer, and whether its tokens can be checked now.
+    pub(crate) async fn all(&self) -> Vec<IssuerStatus> {
+        let looks = self.0.issuers.iter().map(|issuer| async {
+            issuer.keys.fetch(Instant::now()).await;
+            let known = issuer.keys.standing();
+            IssuerStatus {
+                issuer: issuer.config.issuer.clone(),
+                kind: issuer.config.kind.word().to_owned(),
+                audience: issuer.audience.clone(),
+                forge: issuer.config.forge.clone(),
+                keys: known.keys.map(|count| count as u64),
+                fetched: known.fetched,
+                good_until: known.good_until,
+                error: known.why.map(|why| why.to_string()),
+            }
+        });
+        futures_util::future::join_all(looks).await
+    }
+
     /// The job whose token this is. It is used up by that, where it is good once.
-    pub(crate) async fn holder(&self, token: &str) -> Result<Principal, Refused> {
+    pub(crate) async fn holder(&self, token: &str) -> Result<(Principal, Vouched), Refused> {
         let seen = verify::look(token).map_err(|invalid| Refused::Invalid(invalid.to_string()))?;
-        let issuer = self.0.issuers.iter().find(|issuer| issuer.config.issuer == seen.issuer);
-        let issuer = issuer.ok_or_else(|| {
-            Refused::Invalid("no [[oidc]] of this daemon's configuration has the issuer of this token".to_owned())
-        })?;
+        let issuer = self.issuer(&seen.issuer)?;
         let told_invalid = |invalid: Invalid| {
             warn!(issuer = %issuer.config.issuer, "a token of {} was refused: {invalid}", issuer.config.issuer);
             Refused::Invalid(invalid.to_string())
@@ -146,7 +176,32 @@ impl Issuers {
             "let in a job of {}",
             admitted.job.project
         );
+        let vouched = Vouched {
+            issuer: issuer.config.issuer.clone(),
+            claims: Arc::new(verified.claims),
+            since: Instant::now(),
+        };
+        Ok((Principal::job(admitted.name, admitted.job), vouched))
+    }
+
+    /// The job that was vouched for, if it would be let in now.
+    pub(crate) fn vouched(&self, vouched: &Vouched) -> Result<Principal, Refused> {
+        if vouched.since.elapsed() > CONNECTION_TIME {
+            return Err(Refused::Invalid(format!(
+                "a job may use one for {} h; connect again with a new token",
+                CONNECTION_TIME.as_secs() / 3_600
+            )));
+        }
+        let issuer = self.issuer(&vouched.issuer)?;
+        let admitted = policy::admit(&issuer.config, &self.0.projects, &vouched.claims).map_err(Refused::NotLetIn)?;
         Ok(Principal::job(admitted.name, admitted.job))
+    }
+
+    fn issuer(&self, name: &str) -> Result<&Issuer, Refused> {
+        let found = self.0.issuers.iter().find(|issuer| issuer.config.issuer == name);
+        found.ok_or_else(|| {
+            Refused::Invalid("no [[oidc]] of this daemon's configuration has the issuer of this token".to_owned())
+        })
     }
 
     /// Remembers on disk that a token was used; fails where it was before, and is good once.

@@ -238,3 +238,30 @@ fn what_issuers_are_configured_is_checked() {
         Some(&["5".to_owned(), "6".to_owned()][..])
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_let_go_when_no_rule_lets_it_in_any_more_and_after_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = nixci_store::index::Index::open(&dir.path().join("index.db")).unwrap();
+    let issuers = |lines: &str| {
+        let config = config(&format!("{HEAD}[[oidc.allow]]\n{lines}"));
+        super::Issuers::new(&config, None, index.clone(), None).unwrap()
+    };
+    let vouched = super::Vouched {
+        issuer: "https://token.actions.githubusercontent.com".to_owned(),
+        claims: std::sync::Arc::new(github(json!({}))),
+        since: tokio::time::Instant::now(),
+    };
+    let same = issuers("repositories = [\"o/*\"]");
+    let who = same.vouched(&vouched).unwrap();
+    // As after the configuration was read again.
+    let refused = issuers("repositories = [\"p/*\"]").vouched(&vouched).unwrap_err();
+    assert!(refused.to_string().contains("lets this job in"), "{refused}");
+    let more = issuers("repositories = [\"o/*\"]\nrights = [\"read\", \"submit\"]");
+    assert_ne!(more.vouched(&vouched).unwrap(), who);
+    let none = super::Issuers::new(&config(""), None, index.clone(), None).unwrap();
+    assert!(none.vouched(&vouched).unwrap_err().to_string().contains("no [[oidc]]"));
+    tokio::time::advance(super::CONNECTION_TIME + Duration::from_secs(1)).await;
+    let refused = same.vouched(&vouched).unwrap_err().to_string();
+    assert!(refused.contains("24 h"), "{refused}");
+}

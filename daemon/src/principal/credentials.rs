@@ -7,11 +7,12 @@ use nixci_store::index::Index;
 use nixci_store::index::tokens::{self, TokenRow};
 use tracing::{error, warn};
 
-use super::{Principal, TokenHash};
+use super::pass::By;
+use super::{Pass, Principal, TokenHash};
 use crate::config::{HttpRead, Projects, Right};
 use crate::core::now;
 use crate::error::told;
-use crate::oidc::Issuers;
+use crate::oidc::{Issuers, Vouched};
 use crate::settings::Live;
 
 /// The longest token that is looked at, in bytes. Those of OIDC issuers have about two thousand.
@@ -73,19 +74,26 @@ impl Credentials {
     }
 
     /// Who has this token: one of ours, or one of an issuer's, which may be used up by that.
-    pub(crate) async fn holder(&self, token: &[u8]) -> Result<Principal, Refused> {
+    pub(crate) async fn holder(&self, token: &[u8]) -> Result<Pass, Refused> {
         if token.len() > TOKEN_BYTES {
             return Err(Refused::TooLong);
         }
-        match std::str::from_utf8(token) {
-            Ok(text) if Issuers::is_meant(text) => self.live.now().issuers.holder(text).await,
-            Ok(_) | Err(_) => self.own(token).await,
-        }
+        let (who, by) = match std::str::from_utf8(token) {
+            Ok(text) if Issuers::is_meant(text) => {
+                let (who, vouched) = self.live.now().issuers.holder(text).await?;
+                (who, By::Job(vouched))
+            }
+            Ok(_) | Err(_) => {
+                let hash = TokenHash::of_any(token);
+                (self.of_hash(hash).await?, By::Token(hash))
+            }
+        };
+        Ok(Pass::new(self.clone(), who, by))
     }
 
     /// Who may see pages by this token: only tokens of ours, for all projects.
     pub(crate) async fn reader(&self, token: &[u8]) -> Result<Principal, Refused> {
-        let holder = self.own(token).await?;
+        let holder = self.of_hash(TokenHash::of_any(token)).await?;
         if !holder.has(Right::Read) {
             return Err(Refused::NotEnough(Right::Read));
         }
@@ -96,13 +104,12 @@ impl Credentials {
     }
 
     /// Who has one of our own tokens: the configuration's first, then those that were made since.
-    async fn own(&self, token: &[u8]) -> Result<Principal, Refused> {
+    pub(super) async fn of_hash(&self, hash: TokenHash) -> Result<Principal, Refused> {
         let at = now();
-        match self.live.now().tokens.holder(token, at) {
+        match self.live.now().tokens.of_hash(hash, at) {
             Err(Refused::Unknown) => {}
             known => return known,
         }
-        let hash = TokenHash::of_any(token);
         let found = self.index.read(move |conn| tokens::by_hash(conn, hash.bytes())).await;
         let found = found.map_err(|error| {
             error!("failed to look up a token: {}", told(&error));
@@ -119,6 +126,13 @@ impl Credentials {
             }
         }
         Ok(principal(row))
+    }
+}
+
+impl Credentials {
+    /// What a job may now that an issuer has vouched for.
+    pub(super) fn vouched(&self, vouched: &Vouched) -> Result<Principal, Refused> {
+        self.live.now().issuers.vouched(vouched)
     }
 }
 

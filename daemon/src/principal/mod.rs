@@ -6,6 +6,7 @@
 
 mod credentials;
 mod job;
+mod pass;
 mod rules;
 mod scope;
 mod system;
@@ -15,6 +16,7 @@ use std::fmt;
 
 pub(crate) use credentials::{Credentials, Refused, TOKEN_BYTES};
 pub(crate) use job::{Cause, Confirmation, Job};
+pub(crate) use pass::Pass;
 pub(crate) use rules::{Peer, Rules};
 pub(crate) use scope::{Work, admit_submission};
 pub(crate) use tokens::Tokens;

@@ -172,9 +172,8 @@ impl Tokens {
         })
     }
 
-    /// Whose token this is. All are compared, whichever fits.
-    pub(crate) fn holder(&self, token: &[u8], now: Millis) -> Result<Principal, Refused> {
-        let asked = TokenHash::of_any(token);
+    /// Who has the token of this hash. All are compared, whichever fits.
+    pub(super) fn of_hash(&self, asked: TokenHash, now: Millis) -> Result<Principal, Refused> {
         let mut found = u32::MAX;
         for (known, nth) in self.known.iter().zip(0_u32..) {
             let fits: Choice = known.hash.0.ct_eq(&asked.0);
@@ -200,6 +199,12 @@ mod tests {
             rights,
             projects: Projects::All,
             expires: None,
+        }
+    }
+
+    impl Tokens {
+        fn holder(&self, token: &[u8], now: Millis) -> Result<Principal, Refused> {
+            self.of_hash(TokenHash::of_any(token), now)
         }
     }
 

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use nixci_protocol::nixci::control::{Begun, EvaluationSummary, ProjectSummary, Request, Selector, Submission, Target};
+use nixci_protocol::client::{self, Connection};
+use nixci_protocol::nixci::control::{
+    Begun, EvaluationSummary, Info, ProjectSummary, Request, Selector, Submission, Target,
+};
 use nixci_protocol::op;
 use nixci_store::testing::{NixVersion, Service, TestDaemon, TestDrv};
 
@@ -62,6 +66,65 @@ async fn a_token_is_good_from_when_it_is_made_until_it_is_revoked() {
     assert!(!token(&service, &["revoke", "runner"]).status.success());
     let log = service.log();
     assert!(!log.contains(&made), "{log}");
+}
+
+/// Asks until the connection is ended, which is within moments, and says why that is.
+async fn ended(connection: &mut Connection) -> String {
+    let asking = async {
+        loop {
+            match common::try_ask::<Info>(connection, &Request::Info).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => return error.to_string(),
+            }
+        }
+    };
+    let why = tokio::time::timeout(Duration::from_secs(20), asking).await;
+    let why = why.unwrap();
+    let after = common::try_ask::<Info>(connection, &Request::Info).await;
+    assert!(
+        !matches!(after, Err(client::Error::Remote(_))),
+        "it is closed: {after:?}"
+    );
+    after.unwrap_err();
+    why
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_counts_no_more_ends_its_connections() {
+    let store = TestDaemon::start(NixVersion::V2_34);
+    let service = service(&store);
+    let http = service.http();
+    let right = ["--right", "submit", "--project", "o/*"];
+    let make = |name, more: &[&str]| create(&service, &[&["--name", name], &right[..], more].concat());
+    let mut kept = connect(http, &make("kept", &[])).await.unwrap();
+    let mut revoked = connect(http, &make("revoked", &[])).await.unwrap();
+    let mut expires = connect(http, &make("expires", &["--expires", "1d"])).await.unwrap();
+    let mut changed = connect(http, &make("changed", &[])).await.unwrap();
+    let begun: Begun = common::ask(&mut revoked, &of("o/r", "k")).await;
+
+    assert!(token(&service, &["revoke", "revoked"]).status.success());
+    let index = rusqlite::Connection::open(service.config().with_file_name("state/index.db")).unwrap();
+    index.busy_timeout(Duration::from_secs(20)).unwrap();
+    let narrow = r#"UPDATE token SET projects = '["p/*"]' WHERE name = 'changed'"#;
+    let past = "UPDATE token SET expires = 1000 WHERE name = 'expires'";
+    for change in [narrow, past] {
+        assert_eq!(index.execute(change, []).unwrap(), 1);
+    }
+    for (connection, words) in [
+        (&mut revoked, "its token was revoked"),
+        (&mut expires, "this token has expired"),
+        (&mut changed, "what its token is good for has changed"),
+    ] {
+        let why = ended(connection).await;
+        assert!(why.contains("this connection is ended") && why.contains(words), "{why}");
+        assert!(!why.contains('\n'), "one line: {why}");
+    }
+    // Others go on, also with what was begun.
+    let end = Request::SubmitEnd {
+        evaluation: begun.evaluation,
+        error: None,
+    };
+    let _: EvaluationSummary = common::ask(&mut kept, &end).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use nixci_daemon::config::{Oidc, Reuse};
 use nixci_daemon::{Running, start};
 use nixci_protocol::client;
 use nixci_protocol::nixci::control::{Begun, EvaluationSummary, Info, ProjectSummary, Request, Submission};
+use nixci_protocol::nixci::issuer::IssuerStatus;
 use nixci_store::testing::{NixVersion, TestDaemon, TestDrv};
 use serde_json::json;
 
@@ -143,13 +144,46 @@ async fn a_job_submits_for_its_project_and_commit_and_nothing_else() {
     let resumed: Begun = common::ask(&mut again, &Request::SubmitBegin(submission("k"))).await;
     assert!(resumed.resumed && resumed.evaluation == begun.evaluation);
     let _: EvaluationSummary = common::ask(&mut again, &end).await;
-    for refused in [Request::Stores, Request::CollectGarbage { dry_run: true }] {
+    for refused in [
+        Request::Stores,
+        Request::Issuers,
+        Request::CollectGarbage { dry_run: true },
+    ] {
         let error = common::try_ask::<serde_json::Value>(&mut again, &refused)
             .await
             .unwrap_err();
         assert!(matches!(error, client::Error::Remote(_)), "{error}");
     }
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_the_keys_of_an_issuer_can_be_had_is_told() {
+    let told = async |world: &World| -> IssuerStatus {
+        let mut local = common::connect(&world.daemon.socket).await;
+        let mut all: Vec<IssuerStatus> = common::ask(&mut local, &Request::Issuers).await;
+        assert_eq!(all.len(), 1);
+        all.remove(0)
+    };
+    let before = now() as i64 * 1_000;
+    let up = world(|_| {}).await;
+    let well = told(&up).await;
+    assert_eq!((well.audience.as_str(), well.kind.as_str()), (AUDIENCE, "github"));
+    assert!(
+        well.keys.is_some_and(|count| count > 0) && well.error.is_none(),
+        "{well:?}"
+    );
+    let fetched = well.fetched.unwrap();
+    assert!(fetched >= before && fetched <= (now() as i64 + 1) * 1_000, "{well:?}");
+    assert_eq!(well.good_until, Some(fetched + 24 * 3_600_000));
+    up.daemon.stop().await;
+
+    let port = nixci_store::testing::peers::free_port();
+    let down = world(|oidc| oidc.issuer = format!("http://127.0.0.1:{port}")).await;
+    let ill = told(&down).await;
+    assert_eq!((ill.keys, ill.fetched), (None, None));
+    assert!(ill.error.is_some(), "{ill:?}");
+    down.daemon.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

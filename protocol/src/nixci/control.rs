@@ -122,6 +122,8 @@ pub enum Request {
     },
     /// The forges that are told, asked now whether they know the daemon, and what they do not take. → `Vec<ForgeStatus>`
     Forges,
+    /// The issuers whose jobs are let in, asked now for their keys. → [`Vec<IssuerStatus>`](super::issuer::IssuerStatus)
+    Issuers,
     /// Forgets old evaluations and collects what nobody needs of the daemon's own spool; only for users it trusts.
     /// → [`Collected`]
     CollectGarbage {

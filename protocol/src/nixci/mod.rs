@@ -2,6 +2,7 @@
 
 pub mod attr_path;
 pub mod control;
+pub mod issuer;
 pub mod markdown;
 mod messages;
 pub mod outcome;

@@ -30,4 +30,9 @@ pub trait Handler: Send {
         request: Request,
         exchange: &mut Exchange<'_>,
     ) -> impl Future<Output = Result<Reply, HandlerError>> + Send;
+
+    /// Whether the client is served no further: asked after each answer, which still goes out.
+    fn is_over(&self) -> bool {
+        false
+    }
 }

@@ -67,6 +67,9 @@ impl Session {
             };
             self.wires.state().body = Body::new(request.body(&self.on));
             self.answer(request, handler).await?;
+            if handler.is_over() {
+                return Ok(());
+            }
         }
     }
 

@@ -1,14 +1,15 @@
 //! `nixci doctor`: looks at everything nixci needs here, and says what to do.
 
 mod forges;
+mod issuers;
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 
 use nixci_protocol::nixci::control::{Advisory, EvaluationSummary, Info, Request, StoreStatus};
-use nixci_protocol::nixci::report::ForgeStatus;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::process::Command;
 
 use super::{print, print_json};
@@ -235,7 +236,7 @@ fn token(address: &Address) -> Option<Check> {
     }
 }
 
-/// What the daemon says of itself, its stores and its forges.
+/// What the daemon says of itself, its stores, its forges and its issuers.
 async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
     let protocol = daemon.peer().connection().negotiated().version.to_string();
     let info: Info = daemon.ask(&Request::Info).await?;
@@ -288,17 +289,29 @@ async fn inside(mut daemon: Daemon) -> Result<Vec<Check>, Problem> {
         checks.push(store(status));
         checks.extend(status.advisories.iter().map(|advisory| hole(status, advisory)));
     }
-    match daemon.ask::<Vec<ForgeStatus>>(&Request::Forges).await {
-        Ok(told) => checks.extend(told.iter().flat_map(|forge| forges::checks(forge, render::now()))),
-        // One of another version may not know the question; all else was answered.
-        Err(problem) => checks.push(Check::trouble(
+    let told = answered(&mut daemon, &Request::Forges, "forges", &mut checks).await;
+    checks.extend(told.iter().flat_map(|forge| forges::checks(forge, render::now())));
+    let told = answered(&mut daemon, &Request::Issuers, "issuers", &mut checks).await;
+    checks.extend(told.iter().map(|issuer| issuers::check(issuer, render::now())));
+    Ok(checks)
+}
+
+/// What the daemon answers to a question that one of another version may not know; all else was answered.
+async fn answered<T: DeserializeOwned>(
+    daemon: &mut Daemon,
+    question: &Request,
+    what: &str,
+    checks: &mut Vec<Check>,
+) -> Vec<T> {
+    daemon.ask(question).await.unwrap_or_else(|problem: Problem| {
+        checks.push(Check::trouble(
             Level::Warning,
-            "forges",
+            what,
             problem.to_string(),
             "use the same version on both sides",
-        )),
-    }
-    Ok(checks)
+        ));
+        Vec::new()
+    })
 }
 
 fn store(store: &StoreStatus) -> Check {
