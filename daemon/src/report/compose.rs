@@ -10,7 +10,7 @@ use nixci_protocol::nixci::control::{EvaluationState, JobStatus, Millis, Submiss
 use nixci_protocol::nixci::outcome::Outcome;
 use nixci_protocol::nixci::report::{StatusContent, StatusRole, StatusState};
 use nixci_protocol::nixci::verdict::{Bucket, Conclusion};
-use nixci_store::index::statuses::{StatusKey, StatusRow, Wanted};
+use nixci_store::index::statuses::{Stand, StatusKey, Wanted};
 
 use super::reproduce::Origin;
 use super::{positions, text};
@@ -41,7 +41,7 @@ pub(crate) struct Picture<'a> {
     pub(crate) submission: &'a Submission,
     pub(crate) view: &'a View,
     /// What stands at this commit, by whomever.
-    pub(crate) there: &'a [StatusRow],
+    pub(crate) there: &'a [Stand],
     /// Of the evaluations that wrote it, those that are told apart from this one by [`CHECK_LABEL`].
     pub(crate) others: &'a HashSet<i64>,
     /// The jobs that [`shown`] named, with how long they took.
@@ -55,20 +55,19 @@ pub(crate) fn check_of(submission: &Submission) -> Option<&str> {
 }
 
 /// The jobs that get a line of their own, by their places in the view.
-pub(crate) fn shown(target: Target<'_>, view: &View, there: &[StatusRow], others: &HashSet<i64>) -> Vec<usize> {
+pub(crate) fn shown(target: Target<'_>, view: &View, there: &[Stand], others: &HashSet<i64>) -> Vec<usize> {
     let written = written(there, others);
     let goes_on = !matches!(view.summary.state, EvaluationState::Done);
     let few = view.jobs.len() <= target.project.details as usize;
     // What stands there in red counts, whichever look has put it there.
-    let red = written.values().filter(|row| row.wanted.content.state.is_red()).count();
+    let red = written.values().filter(|row| row.state.is_red()).count();
     let mut room = target.project.details.saturating_sub(red as u32);
     let jobs = view.jobs.iter().zip(&view.buckets).enumerate();
     jobs.filter(|(_, (job, bucket))| {
         let is_final = job.outcome.is_final();
         if let Some(row) = written.get(&job.attr) {
-            let state = row.wanted.content.state;
-            let is_said =
-                row.wanted.evaluation == view.summary.evaluation && state == job_state(&job.outcome, **bucket);
+            let state = row.state;
+            let is_said = row.evaluation == view.summary.evaluation && state == job_state(&job.outcome, **bucket);
             // Nothing new to say of what is being built again, unless it stands there in red; nor, until all is over,
             // of what is said: there may be thousands, and each look would write their words again.
             return (is_final || row.was_red || state.is_red()) && !(goes_on && is_said);
@@ -93,11 +92,11 @@ pub(crate) fn shown(target: Target<'_>, view: &View, there: &[StatusRow], others
 }
 
 /// The jobs that have a line there, of this evaluation or of one before it.
-fn written<'r>(there: &'r [StatusRow], others: &HashSet<i64>) -> HashMap<&'r AttrPath, &'r StatusRow> {
+fn written<'r>(there: &'r [Stand], others: &HashSet<i64>) -> HashMap<&'r AttrPath, &'r Stand> {
     there
         .iter()
-        .filter(|row| !others.contains(&row.wanted.evaluation.0))
-        .filter_map(|row| Some((row.wanted.attr.as_ref()?, row)))
+        .filter(|row| !others.contains(&row.evaluation.0))
+        .filter_map(|row| Some((row.attr.as_ref()?, row)))
         .collect()
 }
 
@@ -130,9 +129,9 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
     let mut wanted = Vec::with_capacity(picture.jobs.len() + 2);
     // A line that is there keeps its name, whichever jobs come besides.
     let written = written(picture.there, picture.others);
-    let mut taken: HashSet<String> = written.values().map(|row| row.wanted.key.context.clone()).collect();
+    let mut taken: HashSet<String> = written.values().map(|row| row.context.clone()).collect();
     taken.extend([summary.clone(), evaluation.clone()]);
-    let before = |context: &str| picture.there.iter().find(|row| row.wanted.key.context == context);
+    let before = |context: &str| picture.there.iter().find(|row| row.context == context);
     // First, so that whoever sends them in this order begins with it.
     if let Some(content) = summarise(target, picture, before(&summary)) {
         wanted.push(want(&summary, StatusRole::Summary, None, content));
@@ -151,7 +150,7 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
             continue;
         };
         let context = if let Some(row) = written.get(&job.attr) {
-            row.wanted.key.context.clone()
+            row.context.clone()
         } else {
             let name = of_check(names.of_job(&job.attr, &submission.project, kind));
             // Two jobs that the template does not tell apart, or one that calls itself as the summary does.
@@ -166,13 +165,8 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
         taken.insert(context);
     }
     for row in gone(picture, &buckets) {
-        let content = text::gone(view, row);
-        wanted.push(want(
-            &row.wanted.key.context,
-            row.wanted.role,
-            row.wanted.attr.as_ref(),
-            content,
-        ));
+        let content = text::gone(view);
+        wanted.push(want(&row.context, row.role, row.attr.as_ref(), content));
     }
     wanted
 }
@@ -181,13 +175,13 @@ pub(crate) fn compose(target: Target<'_>, picture: Picture<'_>) -> Vec<Wanted> {
 fn gone<'a>(
     picture: Picture<'a>,
     known: &'a HashMap<&AttrPath, (&LoadedJob, Bucket)>,
-) -> impl Iterator<Item = &'a StatusRow> {
+) -> impl Iterator<Item = &'a Stand> {
     let is_whole = matches!(picture.view.summary.state, EvaluationState::Done);
     picture.there.iter().filter(move |row| {
-        let job = row.wanted.attr.as_ref();
+        let job = row.attr.as_ref();
         is_whole
-            && row.wanted.content.state.is_red()
-            && !picture.others.contains(&row.wanted.evaluation.0)
+            && row.state.is_red()
+            && !picture.others.contains(&row.evaluation.0)
             && job.is_some_and(|attr| !known.contains_key(attr))
     })
 }
@@ -221,12 +215,10 @@ fn summary_state(target: Target<'_>, view: &View) -> StatusState {
     }
 }
 
-fn summarise(target: Target<'_>, picture: Picture<'_>, before: Option<&StatusRow>) -> Option<StatusContent> {
+fn summarise(target: Target<'_>, picture: Picture<'_>, before: Option<&Stand>) -> Option<StatusContent> {
     let state = summary_state(target, picture.view);
     let is_progress = !state.is_final()
-        && before.is_some_and(|row| {
-            row.wanted.content.state == state && row.wanted.evaluation == picture.view.summary.evaluation
-        });
+        && before.is_some_and(|row| row.state == state && row.evaluation == picture.view.summary.evaluation);
     if is_progress {
         // A commit status has one line, and each write of it is a row there for ever.
         let is_early = before.is_some_and(|row| picture.now - row.changed < PROGRESS);
@@ -237,9 +229,9 @@ fn summarise(target: Target<'_>, picture: Picture<'_>, before: Option<&StatusRow
     Some(text::summary(target, picture, state))
 }
 
-fn evaluated(target: Target<'_>, picture: Picture<'_>, before: Option<&StatusRow>) -> Option<StatusContent> {
+fn evaluated(target: Target<'_>, picture: Picture<'_>, before: Option<&Stand>) -> Option<StatusContent> {
     let view = picture.view;
-    let is_red = before.is_some_and(|row| row.was_red || row.wanted.content.state.is_red());
+    let is_red = before.is_some_and(|row| row.was_red || row.state.is_red());
     let errors = view
         .jobs
         .iter()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nixci_protocol::nixci::control::{EvaluationId, EvaluationState, Selector};
 use nixci_store::index::evaluations::{self, EvaluationRow};
-use nixci_store::index::statuses::{self, StatusRow, Want};
+use nixci_store::index::statuses::{self, Stand, Want};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -266,13 +266,13 @@ async fn stands(
     core: &Core,
     key: &(String, String, String),
     row: &EvaluationRow,
-) -> Result<(Vec<StatusRow>, HashSet<i64>), CiError> {
+) -> Result<(Vec<Stand>, HashSet<i64>), CiError> {
     let (forge, repository, commit) = key.clone();
     let check = compose::check_of(&row.submission).map(str::to_owned);
     let own = row.id;
     let found = core.index.read(move |conn| {
-        let there = statuses::of_commit(conn, &forge, &repository, &commit)?;
-        let writers: BTreeSet<EvaluationId> = there.iter().map(|row| row.wanted.evaluation).collect();
+        let there = statuses::standing(conn, &forge, &repository, &commit)?;
+        let writers: BTreeSet<EvaluationId> = there.iter().map(|row| row.evaluation).collect();
         let mut others = HashSet::new();
         for writer in writers {
             if writer == own {

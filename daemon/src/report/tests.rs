@@ -38,7 +38,12 @@ async fn look(world: &World, evaluation: EvaluationId, forge: &config::Forge, pr
         repository: &row.submission.project,
         commit: row.submission.commit.as_deref().unwrap(),
     };
-    let there = there(world, forge, &row.submission.project).await;
+    let (name, repository) = (forge.name.clone(), row.submission.project.clone());
+    let there = world
+        .index
+        .read(move |conn| statuses::standing(conn, &name, &repository, HEAD))
+        .await
+        .unwrap();
     let others = HashSet::new();
     let shown = compose::shown(target, &view, &there, &others);
     let jobs = shown.iter().map(|at| view.jobs[*at].clone()).collect();

@@ -11,7 +11,6 @@ use nixci_protocol::nixci::markdown::{code, escape, fence, fit};
 use nixci_protocol::nixci::outcome::{Outcome, Success};
 use nixci_protocol::nixci::report::{Annotation, StatusContent, StatusState};
 use nixci_protocol::nixci::verdict::{Bucket, RootCause, derivation_name, strip_ansi, to_markdown};
-use nixci_store::index::statuses::StatusRow;
 use serde_json::json;
 
 use super::compose::{Picture, Target};
@@ -297,7 +296,7 @@ fn cut(text: &str, chars: usize) -> String {
 }
 
 /// What stood here in red, and is no part of the evaluation any more.
-pub(super) fn gone(view: &View, row: &StatusRow) -> StatusContent {
+pub(super) fn gone(view: &View) -> StatusContent {
     StatusContent {
         state: StatusState::Neutral,
         description: "not part of this commit's evaluation any more".to_owned(),
@@ -305,7 +304,7 @@ pub(super) fn gone(view: &View, row: &StatusRow) -> StatusContent {
         text: String::new(),
         url: view.summary.page.clone(),
         annotations: Vec::new(),
-        started: row.wanted.content.started,
+        started: None,
         ended: None,
     }
 }

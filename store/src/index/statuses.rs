@@ -92,6 +92,25 @@ pub struct StatusRow {
     pub refused: Option<Millis>,
 }
 
+/// A status without its words: what there is to know of it before they are written anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stand {
+    /// The name it is known by.
+    pub context: String,
+    /// The evaluation that says so.
+    pub evaluation: EvaluationId,
+    /// Which of its statuses this is.
+    pub role: StatusRole,
+    /// The job, where it is of one.
+    pub attr: Option<AttrPath>,
+    /// What is wanted to stand there.
+    pub state: StatusState,
+    /// When that was last changed.
+    pub changed: Millis,
+    /// Whether the forge was ever told something red here, or may have been.
+    pub was_red: bool,
+}
+
 /// What [`want`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
@@ -199,6 +218,33 @@ pub fn of_commit(conn: &Connection, forge: &str, repository: &str, commit: &str)
         [forge, repository, commit],
     )
 }
+
+/// The same without their words, which are most of what there is to read.
+pub fn standing(conn: &Connection, forge: &str, repository: &str, commit: &str) -> Result<Vec<Stand>> {
+    let mut find = conn.prepare_cached(STANDING)?;
+    let mut rows = find.query([forge, repository, commit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let context: String = row.get(0)?;
+        let broken = |what: &str| nonsense(format!("{what} of the status `{context}` of {commit} cannot be read"));
+        let (role, attr, state): (String, Option<String>, String) = (row.get(2)?, row.get(3)?, row.get(4)?);
+        found.push(Stand {
+            evaluation: EvaluationId(row.get(1)?),
+            role: StatusRole::from_word(&role).ok_or_else(|| broken("the role"))?,
+            attr: attr
+                .map(|attr| serde_json::from_str(&attr).map_err(|_| broken("the job")))
+                .transpose()?,
+            state: StatusState::from_word(&state).ok_or_else(|| broken("the state"))?,
+            changed: row.get(5)?,
+            was_red: row.get(6)?,
+            context,
+        });
+    }
+    Ok(found)
+}
+
+pub(super) const STANDING: &str = "SELECT context, evaluation, role, attr, state, wanted, was_red FROM status
+     WHERE forge = ?1 AND repository = ?2 AND commit_id = ?3 ORDER BY id";
 
 /// Evaluations whose summary is not final where it stands.
 pub fn unfinished(conn: &Connection) -> Result<Vec<EvaluationId>> {

@@ -7,7 +7,7 @@ use super::super::{
     statuses,
 };
 
-const BIG: [&str; 16] = [
+const BIG: [&str; 17] = [
     "evaluation",
     "job",
     "derivation",
@@ -20,6 +20,7 @@ const BIG: [&str; 16] = [
     "realised_as",
     "delivery",
     "pull_request",
+    "former_head",
     "push",
     "e",
     "j",
@@ -78,11 +79,14 @@ fn no_hot_query_scans_a_big_table() {
         deliveries::OLD,
         pull_requests::GET,
         pull_requests::BY_HEAD,
+        pull_requests::OF_NUMBER,
+        pull_requests::WAS_HEAD,
         pull_requests::OLD,
+        pull_requests::OLD_HEADS,
         pushes::OF,
         pushes::OLD,
     ];
-    let others = others.into_iter().chain(statuses::SENDING);
+    let others = others.into_iter().chain(statuses::SENDING).chain([statuses::STANDING]);
     for sql in others.chain(evaluations.iter().map(String::as_str)) {
         let plan = plan(&conn, sql);
         for step in &plan {

@@ -4,7 +4,9 @@ use nixci_protocol::nixci::control::{EvaluationId, EvaluationState};
 use nixci_protocol::nixci::report::{StatusContent, StatusRole, StatusState};
 
 use super::super::prune::{self, Keep};
-use super::super::statuses::{self, Failure, Held, RefusedRepository, StatusId, StatusKey, Unsent, Want, Wanted};
+use super::super::statuses::{
+    self, Failure, Held, RefusedRepository, Stand, StatusId, StatusKey, Unsent, Want, Wanted,
+};
 use super::super::{Error, evaluations};
 use super::*;
 
@@ -261,6 +263,40 @@ async fn statuses_go_with_their_evaluation_and_tries_are_known_after_a_restart()
         assert!(prune::forget(tx, evaluation, keep)?);
         assert_eq!(statuses::get(tx, id)?, None);
         Ok::<(), Error>(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_stands_at_a_commit_is_the_same_with_its_words_and_without() {
+    change(|tx| {
+        // About what a failed job says.
+        let words = "error: builder failed\n".repeat(200);
+        for (nth, state) in (0..300).zip([StatusState::Failure, StatusState::Success].into_iter().cycle()) {
+            let mut wanted = wanted(nth, "o/r", &format!("a{nth}"), state);
+            wanted.content.text.clone_from(&words);
+            statuses::want(tx, &wanted, 10 + nth)?;
+        }
+        statuses::want(tx, &wanted(7, "o/r", "nixci", StatusState::Running), 400)?;
+        statuses::want(tx, &wanted(7, "o/other", "nixci", StatusState::Running), 400)?;
+        tx.execute("UPDATE status SET was_red = 1 WHERE context = 'a3'", [])?;
+        let commit = "c".repeat(40);
+        let full = statuses::of_commit(tx, "github", "o/r", &commit)?;
+        let stands = statuses::standing(tx, "github", "o/r", &commit)?;
+        assert_eq!(stands.len(), 301);
+        for (row, stand) in full.into_iter().zip(stands) {
+            let expected = Stand {
+                context: row.wanted.key.context,
+                evaluation: row.wanted.evaluation,
+                role: row.wanted.role,
+                attr: row.wanted.attr,
+                state: row.wanted.content.state,
+                changed: row.changed,
+                was_red: row.was_red,
+            };
+            assert_eq!(stand, expected);
+        }
+        Ok(())
     })
     .await;
 }
