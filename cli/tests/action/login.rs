@@ -112,8 +112,7 @@ fn a_token_is_tried_kept_used_and_forgotten() {
         .nixci(&place.url, &["logout"], "")
         .ends(0)
         .says("no token is kept");
-    let out = place.nixci(&place.url, &["logout", "--json"], "").ends(0).out;
-    let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let out = place.nixci(&place.url, &["logout", "--json"], "").ends(0).json();
     assert_eq!(out, serde_json::json!({"address": place.url, "forgotten": false}));
     place.nixci(&place.url, &["status"], "").ends(5);
 }

@@ -90,8 +90,7 @@ fn what_was_not_sent_is_shown_by_number_and_by_commit() {
             .says("elsewhere o/n @ 333333333333")
             .says("nixci / a  success  not yet");
     }
-    let json = world.nixci(&["report", "--json"]).ends(3).out;
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json = world.nixci(&["report", "--json"]).ends(3).json();
     assert_eq!(json.as_array().unwrap().len(), 2);
     assert_eq!(json[1]["context"], "nixci / a");
     assert_eq!(json[1]["isSent"], false);

@@ -14,8 +14,7 @@ fn a_job_submits_and_tells_later_steps_where() {
     assert_eq!(done.summary, format!("nixci [evaluation #1](<{page}>): 2 jobs\n\n"));
     world.nixci(&["watch", "1"]).ends(0);
     // Project and commit are those of the job.
-    let status = world.nixci(&["status", "--json"]).ends(0).out;
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let status = world.nixci(&["status", "--json"]).ends(0).json();
     assert_eq!(status[0]["project"], "owner/name");
     assert_eq!(status[0]["commit"], "1".repeat(40));
     assert_eq!(status[0]["source"], "path:./flake#checks");

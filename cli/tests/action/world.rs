@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use nixci_store::testing::{NixVersion, Service, TestDaemon};
 use tempfile::TempDir;
+
+pub(crate) use crate::ran::Ran;
 
 pub(crate) const NIXCI: &str = env!("CARGO_BIN_EXE_nixci");
 
@@ -33,47 +35,6 @@ pub(crate) struct World {
     pub(crate) nix: TestDaemon,
     pub(crate) service: Service,
     dir: TempDir,
-}
-
-/// How a run ended.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) out: String,
-    pub(crate) err: String,
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
-impl Ran {
-    /// Asserts the exit code, showing everything where it is another.
-    #[track_caller]
-    pub(crate) fn ends(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
-        self
-    }
-
-    /// Asserts that standard output holds a text.
-    #[track_caller]
-    pub(crate) fn says(self, text: &str) -> Self {
-        assert!(self.out.contains(text), "no `{text}` in {self:?}");
-        self
-    }
-
-    /// Asserts that standard error holds a text.
-    #[track_caller]
-    pub(crate) fn warns(self, text: &str) -> Self {
-        assert!(self.err.contains(text), "no `{text}` in {self:?}");
-        self
-    }
 }
 
 impl World {

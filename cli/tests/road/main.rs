@@ -1,5 +1,8 @@
 //! The whole road from a user's side: the `nixci` program, a daemon, and a real Nix that builds.
 
+#[path = "../common/ran.rs"]
+mod ran;
+
 mod again;
 mod basics;
 mod builds;

@@ -10,20 +10,12 @@ use serde_json::{Value, json};
 
 use crate::forgejo_stub::Forgejo;
 use crate::server::{Answer, Fault, Server};
-use crate::statuses::{COMMIT, client, config, job, summary};
+use crate::statuses::{COMMIT, client, config, job, refusal, summary};
 
 async fn start() -> (Server<Forgejo>, Client) {
     let server = Forgejo::start().await;
     let client = client(ForgeKind::Forgejo, &format!("{}/api/v1", server.url()));
     (server, client)
-}
-
-/// What a refusal is about, and why.
-fn refusal(error: SendError) -> (Scope, String) {
-    match error {
-        SendError::Refused { scope, why } => (scope, why),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[rstest]

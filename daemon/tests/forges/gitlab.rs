@@ -10,20 +10,12 @@ use serde_json::{Value, json};
 
 use crate::gitlab_stub::GitLab;
 use crate::server::{Answer, Fault, Server};
-use crate::statuses::{COMMIT, client, job, summary};
+use crate::statuses::{COMMIT, client, job, refusal, summary};
 
 async fn start() -> (Server<GitLab>, Client) {
     let server = GitLab::start().await;
     let client = client(ForgeKind::GitLab, &format!("{}/api/v4", server.url()));
     (server, client)
-}
-
-/// What a refusal is about, and why.
-fn refusal(error: SendError) -> (Scope, String) {
-    match error {
-        SendError::Refused { scope, why } => (scope, why),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[rstest]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use nixci_daemon::config::{Forge, ForgeAuth, ForgeKind, Form, Pace, SecretFile};
-use nixci_daemon::forge::{Client, Outgoing};
+use nixci_daemon::forge::{Client, Outgoing, Scope, SendError};
 use nixci_protocol::nixci::control::EvaluationId;
 use nixci_protocol::nixci::report::{StatusContent, StatusRole, StatusState};
 
@@ -78,4 +78,12 @@ pub(crate) fn config(kind: ForgeKind, api: &str, folder: &Path) -> Forge {
 pub(crate) fn client(kind: ForgeKind, api: &str) -> Client {
     let folder = tempfile::tempdir().unwrap();
     Client::open(&config(kind, api, folder.path())).unwrap()
+}
+
+/// What a refusal is about, and why.
+pub(crate) fn refusal(error: SendError) -> (Scope, String) {
+    match error {
+        SendError::Refused { scope, why } => (scope, why),
+        other => panic!("{other:?}"),
+    }
 }
