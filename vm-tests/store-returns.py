@@ -58,9 +58,13 @@ with subtest("what is submitted while it is away waits for it"):
     wait_at_gates()
 
 with subtest("a link that is cut for a while is survived too"):
+    cut_off = builder.succeed("pgrep -f '[r]ead -r word'").split()
     builder.block()
     ci.wait_until_succeeds("nixci jobs latest --json | grep -i queued | grep -q builder", timeout=300)
     builder.unblock()
+    # The builder hears of it now, and ends what nobody waits for; a gate must not be opened for those.
+    for process in cut_off:
+        builder.wait_until_fails(f"kill -0 {process}", timeout=120)
     wait_at_gates()
     open_gates()
     ci.wait_until_succeeds("nixci status latest", timeout=180)
