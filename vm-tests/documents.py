@@ -50,5 +50,6 @@ for page in PAGES:
             "rm -rf /etc/systemd/system/nixci-daemon*.d /etc/nixci && cp -a /etc/nixci.first /etc/nixci",
             # What Nix remembers of a binary cache, such as that it signed nothing then.
             "rm -rf /root/.cache/nix /home/alice/.cache/nix",
-            "systemctl daemon-reload && systemctl start nixci-daemon.socket nixci-daemon-http.socket nixci-daemon",
+            # Sockets may be started five times in ten seconds, and pages are faster than people.
+            "systemctl daemon-reload && systemctl reset-failed && systemctl start nixci-daemon.socket nixci-daemon-http.socket nixci-daemon",
         )
