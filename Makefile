@@ -18,6 +18,7 @@ test: setup ## everything that must hold: format, lints, build, tests, stories i
 	nixos-module/tests/run
 	.ci/no-secrets target/nextest/default/junit.xml
 	@$(MAKE) --no-print-directory deb PROFILE=dev
+	daemon/debian/test "$${NIXCI_TEST_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/nixci-test}/machine/nix"
 	python3 -B -m unittest discover -s vm-tests/driver/tests -t vm-tests
 	vm-tests/run
 	VM=qemu vm-tests/run local-store
@@ -79,15 +80,15 @@ LIB = $(DESTDIR)$(PREFIX)/lib
 install: install-cli install-daemon ## what is built, with units, man pages and completions (PREFIX=/usr/local, DESTDIR=)
 	@[ -n "$(DESTDIR)" ] || echo "now: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now nixci-daemon.socket nixci-daemon-http.socket nixci-daemon"
 
-# A program with what it says about itself, as far as it has the commands for that: $(call install-program,NAME).
+# A program with what it says about itself: $(call install-program,NAME).
 define install-program
 	@[ -x "$(BINARIES)/$(1)" ] || { echo "there is no $(BINARIES)/$(1): run cargo build --release first, or say BINARIES=FOLDER" >&2; exit 2; }
 	install -D -m 755 "$(BINARIES)/$(1)" "$(DESTDIR)$(BINDIR)/$(1)"
 	install -d "$(SHARE)/man/man1" "$(SHARE)/bash-completion/completions" "$(SHARE)/fish/vendor_completions.d" "$(DESTDIR)$(ZSHDIR)"
-	if "$(BINARIES)/$(1)" man --help >/dev/null 2>&1; then "$(BINARIES)/$(1)" man "$(SHARE)/man/man1" && \
-	"$(BINARIES)/$(1)" completions bash >"$(SHARE)/bash-completion/completions/$(1)" && \
-	"$(BINARIES)/$(1)" completions fish >"$(SHARE)/fish/vendor_completions.d/$(1).fish" && \
-	"$(BINARIES)/$(1)" completions zsh >"$(DESTDIR)$(ZSHDIR)/_$(1)"; fi
+	"$(BINARIES)/$(1)" man "$(SHARE)/man/man1"
+	"$(BINARIES)/$(1)" completions bash >"$(SHARE)/bash-completion/completions/$(1)"
+	"$(BINARIES)/$(1)" completions fish >"$(SHARE)/fish/vendor_completions.d/$(1).fish"
+	"$(BINARIES)/$(1)" completions zsh >"$(DESTDIR)$(ZSHDIR)/_$(1)"
 endef
 
 install-cli:
@@ -158,7 +159,7 @@ release: ## all that a release has, with SHA256SUMS, in target/release-artifacts
 	mkdir -p $(ARTIFACTS)
 	$(MAKE) licenses
 	$(MAKE) sbom
-	$(REPRODUCIBLE) $(MAKE) deb
+	$(REPRODUCIBLE) $(MAKE) deb THIRD_PARTY=$(abspath $(ARTIFACTS))/THIRD-PARTY.txt
 	$(MAKE) static
 	cp target/debian/*.deb $(ARTIFACTS)
 	cp target/$(MUSL)/release/nixci $(ARTIFACTS)/nixci-$(MUSL)

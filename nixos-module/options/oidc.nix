@@ -92,6 +92,7 @@ listOfTables {
           ownerId = claim "the number of its owner or group" "namespace_id";
           commit = claim "the commit" "sha";
           ref = claim "the branch or tag" "ref_path";
+          headRef = claim "the branch that a pull request asks to be merged" "source_branch";
           event = claim "what started the job" "pipeline_source";
           environment = claim "the deployment environment" "environment_name";
           refProtected = claim "whether the branch or tag is protected" "protected";

@@ -125,6 +125,7 @@ in
             ownerId = "owner_number";
             commit = "commit";
             ref = "branch";
+            headRef = "source_branch";
             event = "event";
             environment = "stage";
             refProtected = "protected";

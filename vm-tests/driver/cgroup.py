@@ -71,7 +71,9 @@ class Group:
     def processes(self) -> list[int]:
         """All processes in it and below it."""
         found: list[int] = []
-        for file in self.path.glob("**/cgroup.procs"):
+        # A walk goes on where a folder is gone by the time it is looked into.
+        for folder, _, _ in os.walk(self.path):
+            file = Path(folder) / "cgroup.procs"
             try:
                 # 0 are those of other namespaces of processes, which are not ours.
                 found += [pid for pid in map(int, file.read_text(encoding="ascii").split()) if pid > 0]

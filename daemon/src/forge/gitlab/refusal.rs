@@ -49,8 +49,8 @@ impl GitLab {
                 why: format!("`{forge}` cannot make {what} {}: {said}", body.state.word()),
             },
             400 if said.contains("taken") => of_status(format!(
-                "`{forge}` did not take {what}: {said}; a job of the pipeline has the same name, so set `contexts` of the \
-                 project to other names"
+                "`{forge}` did not take {what}: {said}; a job of the pipeline has the same name, so set \
+                 `context` and `job_context` of the project to other names"
             )),
             404 if said.contains("Commit") => of_status(format!(
                 "`{forge}` does not know commit {commit} in `{repository}`; push it there, then run `nixci report`"
