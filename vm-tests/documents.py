@@ -14,8 +14,9 @@ PAGES = [
     "docs/runners.md",
     "docs/security.md",
     "docs/operating.md",
-    # Its commands are for NixOS, as it says; nothing of it is run.
+    # Their commands are for NixOS, and for the files of a release, as they say; nothing of them is run.
     "docs/getting-started-nixos.md",
+    "docs/releases.md",
 ]
 SECONDS = 180
 

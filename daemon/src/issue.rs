@@ -1,7 +1,7 @@
 //! `nixci-daemon token`: makes, lists and revokes tokens, beside a running daemon or without one.
 //!
 //! It writes into the daemon's index, which SQLite lets two processes do, and which the daemon reads when a token is
-//! used: what is made counts at once, and what is revoked lets nobody in any more. Connections that are open stay.
+//! used: what is made counts at once, and what is revoked lets nobody in any more. An open connection ends at its next request.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

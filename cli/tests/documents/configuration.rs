@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::page::{Block, code_spans, pages, root};
 
 /// Words with an underline in the prose that are no keys of the configuration.
-const OTHER_WORDS: [&str; 21] = [
+const OTHER_WORDS: [&str; 22] = [
+    "SSL_CERT_FILE",
     // Of forges and their workflows.
     "check_run",
     "check_suite",

@@ -33,7 +33,7 @@ pub(crate) enum TokenCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Lets a token do nothing more. Connections that are open stay.
+    /// Lets a token do nothing more. An open connection ends at its next request.
     Revoke {
         /// Its name.
         name: String,

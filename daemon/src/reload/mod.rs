@@ -6,7 +6,7 @@
 //!
 //! | applied | from when |
 //! |---|---|
-//! | `[[token]]`, `[[oidc]]` | the next request; connections that are open stay |
+//! | `[[token]]`, `[[oidc]]` | the next request, also of connections that are open |
 //! | `[[project]]` | the next webhook, status or token |
 //! | `[[forge]]`, with its secrets | the next request to or from it; what is under way ends first |
 //! | `url`, `http_read`, `trusted_users`, `allowed_users` in `[listen]` | the next request or connection |
