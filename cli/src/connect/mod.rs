@@ -6,6 +6,8 @@ mod patience;
 
 use std::io;
 use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
 
 use nixci_protocol::client::{Connection, Error, Hello};
 use nixci_protocol::nixci::control::Request;
@@ -19,6 +21,10 @@ use crate::exit::{Exit, Problem, chain};
 
 pub(crate) use address::Address;
 pub(crate) use patience::Patience;
+
+/// How long a daemon may take to answer until the user is told that it is waited for. A socket that the service manager holds
+/// takes connections while the daemon starts, or fails to.
+const SOON: Duration = Duration::from_secs(3);
 
 /// A connection, and what keeps it alive.
 enum Wire {
@@ -63,12 +69,28 @@ impl About {
 }
 
 impl Peer {
-    /// Connects and shakes hands.
+    /// Connects and shakes hands, however long that takes; after some seconds it says so on standard error.
     ///
     /// Fails with exit code 4 where nobody answers, and 5 where the socket may not be used or the token is refused.
     pub(crate) async fn connect(address: &Address, about: About) -> Result<Self, Problem> {
+        let wire = {
+            let mut opening = pin!(open(address, &about));
+            match tokio::time::timeout(SOON, &mut opening).await {
+                Ok(opened) => opened?,
+                Err(_) => {
+                    anstream::eprintln!(
+                        "`{address}` does not answer yet; waiting for it{}",
+                        match address {
+                            Address::Unix(_) => ": `systemctl status nixci-daemon` says whether it starts",
+                            Address::Http(_) | Address::Store(_) => "",
+                        }
+                    );
+                    opening.await?
+                }
+            }
+        };
         Ok(Self {
-            wire: open(address, &about).await?,
+            wire,
             address: address.clone(),
             about,
         })
@@ -201,7 +223,7 @@ async fn open(address: &Address, about: &About) -> Result<Wire, Problem> {
 /// Why nobody answers at a socket, and how to start somebody who does.
 fn no_socket(path: &Path, error: &io::Error) -> Problem {
     let at = path.display();
-    let start = "start one with `nixci-daemon` in another shell or `systemctl start nixci`, or let `nixci submit \
+    let start = "start one with `nixci-daemon` in another shell or `systemctl start nixci-daemon`, or let `nixci submit \
                  --embedded` run one by itself";
     match error.kind() {
         io::ErrorKind::NotFound => Problem::unreachable(format!("no daemon at `unix://{at}`: {start}")),

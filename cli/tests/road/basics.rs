@@ -1,5 +1,8 @@
 //! What needs no builds: no daemon, wrong words, generated files.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use crate::world::{Ran, World};
 
 #[test]
@@ -10,13 +13,34 @@ fn without_a_daemon_the_user_is_told_how_to_start_one() {
         .ends(4)
         .warns("error: no daemon at `unix://")
         .warns("`nixci-daemon`")
-        .warns("systemctl start nixci")
+        .warns("systemctl start nixci-daemon`")
         .warns("--embedded");
     // A socket nobody listens on any more is another thing, with the same way out.
     let socket = world.socket();
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     world.nixci(&["watch", "1"]).ends(4).warns("is not running any more");
+}
+
+/// As where the service manager holds the socket of a daemon that does not come up.
+#[test]
+fn a_daemon_that_does_not_answer_is_waited_for_and_the_user_is_told() {
+    let world = World::quiet();
+    let socket = world.socket();
+    std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let mut waiting = world.command(&["status"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(waiting.stderr.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    assert!(
+        said.contains("does not answer yet") && said.contains("systemctl status nixci-daemon"),
+        "{said}"
+    );
+    // It ends when its connection does.
+    drop(listener);
+    assert_eq!(waiting.wait().unwrap().code(), Some(4));
 }
 
 #[test]
