@@ -10,8 +10,7 @@ use serde_json::Value;
 use crate::page::{Block, code_spans, pages, root};
 
 /// Words with an underline in the prose that are no keys of the configuration.
-const OTHER_WORDS: [&str; 22] = [
-    "SSL_CERT_FILE",
+const OTHER_WORDS: [&str; 21] = [
     // Of forges and their workflows.
     "check_run",
     "check_suite",
@@ -155,7 +154,11 @@ fn keys_that_are_named_are_known() {
         for (number, line) in &page.prose {
             for span in code_spans(line) {
                 let word = span.split([' ', '=']).next().unwrap();
-                let is_key = word.contains('_') && word.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                // Keys are in lower case, unlike variables of the environment.
+                let is_key = word.contains('_')
+                    && word
+                        .chars()
+                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
                 if !is_key || word.starts_with("nixci_") || OTHER_WORDS.contains(&word) {
                     continue;
                 }
