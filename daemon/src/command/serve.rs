@@ -1,5 +1,6 @@
 //! The daemon itself: logs and signals around [`nixci_daemon::start`].
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -62,6 +63,8 @@ fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_env("NIXCI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Colours are for a terminal, and for nobody who has set this (https://no-color.org).
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.with_target(false).init(),

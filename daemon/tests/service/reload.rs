@@ -66,6 +66,8 @@ async fn tokens_come_and_go_and_what_needs_a_restart_is_named() {
     reload(&world, &daemon, &format!("http = \"127.0.0.1:0\"\n{NO_STORE}{second}"));
     assert_eq!(page(&world, FIRST).await, 200, "everybody may read now");
     daemon.stop();
+    // The log is a file here, as the journal is no terminal.
+    assert!(!world.log().contains('\u{1b}'), "{}", world.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
