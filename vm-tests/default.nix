@@ -80,6 +80,9 @@ let
         );
     };
 
+    # A daemon's machine lets in what its options let in; what runs on the others is the stories' own.
+    networking.firewall.enable = machine ? daemon;
+
     documentation.enable = false;
     environment.systemPackages = map (name: pkgs.${name}) (machine.tools or [ ]);
 
