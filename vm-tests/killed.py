@@ -45,6 +45,8 @@ with subtest("what was finished meanwhile is not built again"):
     ci.wait_until_succeeds("nixci jobs latest --json | grep -q '\"built\"'", timeout=60)
 
 with subtest("the machine loses its power and boots again"):
+    # Nix does not wait for the disk; what it had built a moment ago may be lost with the power, and is built again.
+    ci.succeed("sync")
     ci.crash()
     ci.start(allow_reboot=True)
     ci.wait_for_unit("nixci-daemon.service")
