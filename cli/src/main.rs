@@ -5,6 +5,9 @@
 //! prints results with [`render`]. How it ends is in [`exit`]. Nothing here decides anything about
 //! builds: the daemon does, and the words come from `nixci-protocol`.
 
+// An optimised build looks through the futures of a connection down to the last operation.
+#![recursion_limit = "256"]
+
 mod args;
 mod artifact;
 mod command;

@@ -9,6 +9,9 @@
 //!                               └─ read, watch, logs → clients, pages
 //! ```
 
+// An optimised build looks through the futures of a connection down to the last operation.
+#![recursion_limit = "256"]
+
 mod adopt;
 mod advisory;
 mod allow;

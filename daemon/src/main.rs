@@ -1,5 +1,8 @@
 //! `nixci-daemon`: its arguments. What its commands do is in [`command`].
 
+// An optimised build looks through the futures of a connection down to the last operation.
+#![recursion_limit = "256"]
+
 mod command;
 
 use std::io::Write as _;

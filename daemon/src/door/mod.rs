@@ -104,7 +104,8 @@ impl Door {
         let name = who.name().to_owned();
         let unknown_roots = client.roots().filter(|roots| !roots.is_known(client.negotiated()));
         let session = Session::new(self.ci.clone(), who, pass, lease, unknown_roots);
-        match client.serve(session).await {
+        // On the heap: all operations are in this one future, whose type is as deep as a compiler looks.
+        match Box::pin(client.serve(session)).await {
             Ok(()) => debug!(principal = name, "a connection ended"),
             Err(error @ ServeError::HungUp { .. }) => {
                 debug!(principal = name, "a connection was ended: {}", told(&error));
