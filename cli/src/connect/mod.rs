@@ -75,18 +75,15 @@ impl Peer {
     pub(crate) async fn connect(address: &Address, about: About) -> Result<Self, Problem> {
         let wire = {
             let mut opening = pin!(open(address, &about));
-            match tokio::time::timeout(SOON, &mut opening).await {
-                Ok(opened) => opened?,
-                Err(_) => {
-                    anstream::eprintln!(
-                        "`{address}` does not answer yet; waiting for it{}",
-                        match address {
-                            Address::Unix(_) => ": `systemctl status nixci-daemon` says whether it starts",
-                            Address::Http(_) | Address::Store(_) => "",
-                        }
-                    );
-                    opening.await?
-                }
+            if let Ok(opened) = tokio::time::timeout(SOON, &mut opening).await {
+                opened?
+            } else {
+                let look = match address {
+                    Address::Unix(_) => ": `systemctl status nixci-daemon` says whether it starts",
+                    Address::Http(_) | Address::Store(_) => "",
+                };
+                anstream::eprintln!("`{address}` does not answer yet; waiting for it{look}");
+                opening.await?
             }
         };
         Ok(Self {
