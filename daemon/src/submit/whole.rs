@@ -30,6 +30,8 @@ pub(crate) async fn whole(
     let wanted = Wanted::read(&core, jobs).await?;
     let (in_core, principal, at) = (core.clone(), who.name().to_owned(), now());
     let record = move |tx: &Transaction<'_>| {
+        let settings = in_core.settings();
+        let open = |tx| open(tx, &settings.config.projects, &submission, standing, &principal, at);
         // All that may be refused comes before the first change, since an error for the client keeps the changes.
         let known = evaluations::by_key(tx, &submission.key)?;
         let before = match &known {
@@ -38,14 +40,7 @@ pub(crate) async fn whole(
                 EvaluationState::Receiving => rows::count(tx, row.id)?,
                 EvaluationState::Building | EvaluationState::Done | EvaluationState::Cancelled => {
                     // Fails where the key is of something else.
-                    let opened = open(
-                        tx,
-                        &in_core.settings().config.projects,
-                        &submission,
-                        standing,
-                        &principal,
-                        at,
-                    )?;
+                    let opened = open(tx)?;
                     return Ok(Ok((opened, None)));
                 }
                 EvaluationState::Abandoned => return Ok(Err(given_up(row.id))),
@@ -58,14 +53,7 @@ pub(crate) async fn whole(
         if let Err(refused) = fits(&in_core, before, &rows) {
             return Ok(Err(refused));
         }
-        let opened = open(
-            tx,
-            &in_core.settings().config.projects,
-            &submission,
-            standing,
-            &principal,
-            at,
-        )?;
+        let opened = open(tx)?;
         let id = opened.evaluation;
         rows::add(tx, id, &rows)?;
         if error.is_some() {
